@@ -1,0 +1,137 @@
+# Everything a contributor does, by name. `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# Where slow things are kept between runs and checkouts: Kubernetes, Helm, cargo-deny.
+CACHE := $(or $(COUNTERSIGN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/countersign)
+# State of `make up`.
+DEV := .dev
+# What `make up` and `make demo` run.
+BINARIES := $(or $(CARGO_TARGET_DIR),target)/debug/examples/dev $(or $(CARGO_TARGET_DIR),target)/debug/countersign
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Compile the operator and the dev tool
+	cargo build --locked --bin countersign --example dev
+
+.PHONY: up
+up: tools build ## Start Kubernetes and the operator in the background
+	@tests/dev/control.sh up $(DEV) $(BINARIES)
+	@printf '%s\n' 'Kubernetes and the operator run. Next:' \
+		'  . $(DEV)/env' \
+		'  kubectl get agents -A' \
+		'  curl --cacert "$$COUNTERSIGN_CA" "$$COUNTERSIGN_URL/.well-known/oauth-authorization-server"' \
+		'  make down'
+
+.PHONY: down
+down: ## Stop what `up` started
+	@tests/dev/control.sh down $(DEV)
+
+.PHONY: demo
+demo: tools build ## Run the quickstart from beginning to end
+	@tests/dev/demo.sh $(DEV)/demo $(BINARIES)
+
+.PHONY: test
+test: tools clients ## Run all tests, on a real Kubernetes API server
+	cargo test --locked
+
+.PHONY: bench
+bench: tools ## Run the benchmarks
+	cargo bench --locked
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt
+	gofmt -w tests/cluster
+
+# What is generated from the Rust types and committed.
+GENERATED := crds/agents.yaml \
+	charts/countersign/files/crds/agents.yaml \
+	charts/countersign/files/admission/validating.yaml \
+	charts/countersign/files/admission/mutating.yaml
+
+# $(call generate,DIRECTORY): writes all of it below DIRECTORY.
+define generate
+	mkdir -p $(addprefix $(1)/,$(sort $(dir $(GENERATED))))
+	cargo run --locked --quiet -- crds >$(1)/crds/agents.yaml
+	cp $(1)/crds/agents.yaml $(1)/charts/countersign/files/crds/agents.yaml
+	cargo run --locked --quiet -- admission validating >$(1)/charts/countersign/files/admission/validating.yaml
+	cargo run --locked --quiet -- admission mutating >$(1)/charts/countersign/files/admission/mutating.yaml
+endef
+
+# Into a folder beside, then over, so that a failure leaves the old files whole.
+.PHONY: gen
+gen: ## Regenerate the CRD and the admission policies
+	@mkdir -p $(DEV)
+	rm -rf $(DEV)/gen
+	$(call generate,$(DEV)/gen)
+	cp -R $(DEV)/gen/. .
+	rm -rf $(DEV)/gen
+
+.PHONY: lint
+lint: lint-rust lint-deps lint-go lint-shell lint-gen ## Check format, lints, dependencies, generated files
+
+.PHONY: lint-rust
+lint-rust:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+.PHONY: lint-deps
+lint-deps:
+	@if ! PATH="$(CACHE)/tools/bin:$$PATH" command -v cargo-deny >/dev/null && ! { \
+		echo 'installing cargo-deny, once per machine' >&2; \
+		cargo install --locked --root "$(CACHE)/tools" cargo-deny; }; then \
+		echo 'WARNING: dependencies are not checked, cargo-deny cannot be installed' >&2; \
+		exit 0; \
+	fi; \
+	PATH="$(CACHE)/tools/bin:$$PATH" cargo deny --locked check
+
+.PHONY: lint-go
+lint-go:
+	@unformatted=$$(gofmt -l tests/cluster); \
+	[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted" >&2; exit 1; }
+	cd tests/cluster && CGO_ENABLED=0 go vet -mod=readonly .
+
+.PHONY: lint-shell
+lint-shell:
+	@if command -v shellcheck >/dev/null; then \
+		git ls-files -co --exclude-standard '*.sh' .ci/run | xargs shellcheck; \
+	else \
+		echo 'shell scripts are not checked, there is no shellcheck'; \
+	fi
+
+.PHONY: lint-gen
+lint-gen:
+	@rm -rf $(DEV)/gen
+	$(call generate,$(DEV)/gen)
+	@for file in $(GENERATED); do \
+		diff -u "$$file" "$(DEV)/gen/$$file" || { echo "$$file is out of date: run 'make gen'" >&2; exit 1; }; \
+	done
+	@rm -rf $(DEV)/gen
+
+.PHONY: tools
+tools: ## Get what the tests need: Kubernetes, Helm 3 and 4
+	@tests/dev/prerequisites.sh
+	@tests/cluster/build.sh >/dev/null
+	@tests/tools/helm.sh 3 >/dev/null
+	@tests/tools/helm.sh 4 >/dev/null
+
+# The clients of other people that the tests run against the token service.
+.PHONY: clients
+clients: $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard tests/clients/package-lock.json))
+
+tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
+	cd tests/clients && npm ci --no-audit --no-fund
+	touch $@
+
+.PHONY: clean
+clean: down ## Stop what runs and remove what was built, but not the cache
+	cargo clean
+	rm -rf $(DEV) tests/clients/node_modules

@@ -1,0 +1,146 @@
+//! The admission policies: who may write what, enforced by the API server itself, with no webhook.
+//!
+//! This module is their source. `countersign admission` prints them into the chart, and the running operator
+//! compares what the cluster has with what it expects ([`enforcement`]), because an Agent written while they
+//! were missing or altered proves nothing about who granted it what.
+
+mod agent;
+pub mod enforcement;
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+    ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec, Validation, Variable,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use serde_json::{Value, json};
+
+/// A ValidatingAdmissionPolicy and the binding, of the same name, that puts it in force everywhere.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The policy.
+    pub policy: ValidatingAdmissionPolicy,
+    /// Its binding.
+    pub binding: ValidatingAdmissionPolicyBinding,
+}
+
+/// The policies that must be in force, in this version.
+#[must_use]
+pub fn validating() -> Vec<Policy> {
+    vec![agent::spec_policy(), agent::status_policy()]
+}
+
+/// The policies that write the stamps for the user where the API server has MutatingAdmissionPolicy (v1, Kubernetes 1.36).
+/// Without them the user writes the stamps and [`validating`] demands that they are true.
+#[must_use]
+pub fn mutating() -> Vec<Value> {
+    agent::stamp_policy()
+}
+
+/// [`validating`] as YAML documents.
+///
+/// # Errors
+/// Never in practice: the values are made of types that YAML can hold.
+pub fn validating_yaml() -> Result<String, serde_json::Error> {
+    let mut documents = Vec::new();
+    for Policy { policy, binding } in validating() {
+        documents.push(serde_json::to_value(policy)?);
+        documents.push(serde_json::to_value(binding)?);
+    }
+    Ok(crate::yaml::documents(&documents))
+}
+
+/// [`mutating`] as YAML documents.
+#[must_use]
+pub fn mutating_yaml() -> String {
+    crate::yaml::documents(&mutating())
+}
+
+/// One policy on one resource of our group. Every field that the API server would fill with a default is written
+/// out, so that the stored object equals this one.
+fn policy(name: &str, resource: &str, operations: &[&str], variables: Vec<Variable>, validations: Vec<Validation>) -> Policy {
+    let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    Policy {
+        policy: ValidatingAdmissionPolicy {
+            metadata: metadata.clone(),
+            spec: Some(ValidatingAdmissionPolicySpec {
+                failure_policy: Some("Fail".to_owned()),
+                match_constraints: Some(MatchResources {
+                    match_policy: Some("Equivalent".to_owned()),
+                    namespace_selector: Some(LabelSelector::default()),
+                    object_selector: Some(LabelSelector::default()),
+                    resource_rules: Some(vec![NamedRuleWithOperations {
+                        api_groups: Some(vec![crate::crd::GROUP.to_owned()]),
+                        api_versions: Some(vec!["*".to_owned()]),
+                        operations: Some(operations.iter().map(|&o| o.to_owned()).collect()),
+                        resources: Some(vec![resource.to_owned()]),
+                        scope: Some("*".to_owned()),
+                        ..NamedRuleWithOperations::default()
+                    }]),
+                    ..MatchResources::default()
+                }),
+                variables: (!variables.is_empty()).then_some(variables),
+                validations: Some(validations),
+                ..ValidatingAdmissionPolicySpec::default()
+            }),
+            status: None,
+        },
+        binding: ValidatingAdmissionPolicyBinding {
+            metadata,
+            spec: Some(ValidatingAdmissionPolicyBindingSpec {
+                policy_name: Some(name.to_owned()),
+                validation_actions: Some(vec!["Deny".to_owned()]),
+                ..ValidatingAdmissionPolicyBindingSpec::default()
+            }),
+        },
+    }
+}
+
+fn variable(name: &str, expression: &str) -> Variable {
+    Variable { name: name.to_owned(), expression: squeeze(expression) }
+}
+
+/// A rule whose violation is answered with 403 and `message`.
+fn forbid_unless(expression: &str, message: &str) -> Validation {
+    Validation {
+        expression: squeeze(expression),
+        message: Some(squeeze(message)),
+        message_expression: None,
+        reason: Some("Forbidden".to_owned()),
+    }
+}
+
+/// One mutating policy and its binding, as JSON because the client types of the oldest supported Kubernetes lack it.
+fn mutating_policy(
+    name: &str,
+    resource: &str,
+    operations: &[&str],
+    condition: &str,
+    variables: &[Variable],
+    patch: &str,
+) -> Vec<Value> {
+    let api_version = "admissionregistration.k8s.io/v1";
+    vec![
+        json!({
+            "apiVersion": api_version, "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
+            "spec": {
+                "failurePolicy": "Fail",
+                "reinvocationPolicy": "Never",
+                "matchConstraints": {"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}, "resourceRules": [{
+                    "apiGroups": [crate::crd::GROUP], "apiVersions": ["*"], "operations": operations, "resources": [resource], "scope": "*",
+                }]},
+                "matchConditions": [{"name": "changes-the-stamp", "expression": squeeze(condition)}],
+                "variables": variables,
+                "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": squeeze(patch)}}],
+            },
+        }),
+        json!({
+            "apiVersion": api_version, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
+            "spec": {"policyName": name},
+        }),
+    ]
+}
+
+/// Joins the lines of an expression written over several lines.
+fn squeeze(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,307 @@
+//! Keeps the status of Agents: whether a generation was admitted, whether a suspension has taken effect, the epoch,
+//! and what a person must do when an agent is not Ready. Writes the record of each Agent's life.
+
+use super::policies::Policies;
+use crate::admission::enforcement::Verdict;
+use crate::agent::{Admission, RegisteredAgent};
+use crate::audit::{Outcome, Record, Recorder};
+use crate::crd::{Agent, AgentStatus, CHANGED_BY, CONDITION_ADMITTED, CONDITION_READY, CONDITION_SUSPENDED};
+use crate::grammar::AgentId;
+use crate::snapshot::Snapshot;
+use crate::snapshot::watches::AgentEvent;
+use crate::time::Clock;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt as _;
+use kube::api::{Api, PostParams};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+
+/// How soon a failed reconciliation is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What the controller needs.
+pub struct Controller {
+    /// The API server.
+    pub client: kube::Client,
+    /// The view of the cluster.
+    pub snapshot: Arc<Snapshot>,
+    /// The admission policies.
+    pub policies: Arc<Policies>,
+    /// Where records go.
+    pub recorder: Recorder,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Controller")
+    }
+}
+
+/// What was found about a generation that is new, before it is written into the status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Judgement {
+    /// The status has it already.
+    Kept,
+    /// It is new, and this is what it is worth.
+    New(Verdict),
+}
+
+impl Controller {
+    /// Handles `events` for ever.
+    pub async fn run(self, mut events: UnboundedReceiver<AgentEvent>) {
+        let mut due: HashMap<AgentId, Instant> = HashMap::new();
+        // Agents that were found unproven, by UID, until their status says so: a write in between must not wash it off.
+        let mut tainted: HashSet<String> = HashSet::new();
+        loop {
+            let next = due.values().min().copied();
+            let wake = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.note(event, &mut due).await,
+                    None => return,
+                },
+                () = wake => {
+                    let now = Instant::now();
+                    let ready: Vec<AgentId> = due.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
+                    for id in ready {
+                        due.remove(&id);
+                        if let Err(error) = self.reconcile(&id, &mut tainted).await {
+                            let conflict = matches!(&error, kube::Error::Api(status) if status.is_conflict());
+                            if !conflict {
+                                tracing::warn!(agent = %id, error = %crate::error_chain(&error), "the status of an Agent could not be written");
+                            }
+                            due.insert(id, now + if conflict { Duration::ZERO } else { RETRY_AFTER });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds out whose status may have to change.
+    async fn note(&self, event: AgentEvent, due: &mut HashMap<AgentId, Instant>) {
+        let now = Instant::now();
+        let (agent, rivals) = match event {
+            AgentEvent::Applied(agent) => {
+                let Ok(parsed) = RegisteredAgent::parse(&agent) else { return };
+                if parsed.deleting {
+                    return;
+                }
+                // A status that is as it must be needs no look at the API server: ten thousand Agents at start cost none.
+                let current = agent.status.clone().unwrap_or_default();
+                let settled =
+                    parsed.admission != Admission::Pending && self.desired(&agent, &parsed, &Judgement::Kept) == current;
+                let rivals = self.snapshot.agents().rivals(&parsed);
+                if !settled {
+                    due.insert(parsed.id.clone(), now);
+                }
+                (parsed, rivals)
+            }
+            AgentEvent::Deleted(agent) => {
+                due.remove(&agent.id);
+                let mut record = life("agent.deleted", &agent);
+                record.conclude(Outcome::Allow, "deleted");
+                self.write(&record).await;
+                let rivals = self.snapshot.agents().rivals(&agent);
+                ((*agent).clone(), rivals)
+            }
+        };
+        for rival in rivals.into_iter().filter(|id| *id != agent.id) {
+            due.entry(rival).or_insert(now);
+        }
+    }
+
+    /// Brings the status of one Agent up to date.
+    async fn reconcile(&self, id: &AgentId, tainted: &mut HashSet<String>) -> kube::Result<()> {
+        let api: Api<Agent> = Api::namespaced(self.client.clone(), id.namespace());
+        let Some(mut agent) = api.get_opt(id.name()).await? else { return Ok(()) };
+        let Ok(parsed) = RegisteredAgent::parse(&agent) else { return Ok(()) };
+        if parsed.deleting {
+            return Ok(());
+        }
+        let judgement = match parsed.admission {
+            Admission::Pending => Judgement::New(match self.policies.judge(parsed.created).await? {
+                Verdict::Proven if tainted.contains(&parsed.uid) => Verdict::Unproven(
+                    "an earlier generation was written while the admission policies were not in force".to_owned(),
+                ),
+                verdict => verdict,
+            }),
+            Admission::Proven | Admission::Unproven => Judgement::Kept,
+        };
+        if matches!(judgement, Judgement::New(Verdict::Unproven(_))) {
+            tainted.insert(parsed.uid.clone());
+        }
+        let current = agent.status.clone().unwrap_or_default();
+        let desired = self.desired(&agent, &parsed, &judgement);
+        if desired == current {
+            return Ok(());
+        }
+        if current.observed_generation != desired.observed_generation {
+            self.write(&Self::changed(&agent, &parsed, &judgement, current.observed_generation.is_none())).await;
+        }
+        agent.status = Some(desired);
+        let params = PostParams { field_manager: Some("countersign".to_owned()), ..PostParams::default() };
+        api.replace_status(id.name(), &params, &agent).await?;
+        tainted.remove(&parsed.uid);
+        Ok(())
+    }
+
+    /// The status as it should be. Written only by compare-and-swap on the version that it was made from.
+    fn desired(&self, agent: &Agent, parsed: &RegisteredAgent, judgement: &Judgement) -> AgentStatus {
+        let current = agent.status.clone().unwrap_or_default();
+        let mut next = AgentStatus {
+            conditions: Vec::new(),
+            observed_generation: Some(parsed.generation),
+            // While suspended, every generation ends what was issued before it: so no suspension can pass uncounted.
+            revocation_epoch: if parsed.suspended && !is_suspended(&current, parsed.generation) {
+                parsed.epoch + 1
+            } else {
+                parsed.epoch
+            },
+        };
+        let conditions = [
+            (CONDITION_READY, self.ready(parsed, judgement)),
+            (CONDITION_ADMITTED, admitted(&current, judgement)),
+            (CONDITION_SUSPENDED, suspended(parsed)),
+        ];
+        for (kind, (status, reason, message)) in conditions {
+            let before = current.conditions.iter().find(|c| c.type_ == kind);
+            let since = before.filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
+            next.conditions.push(Condition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason: reason.to_owned(),
+                message,
+                observed_generation: Some(parsed.generation),
+                last_transition_time: since.unwrap_or_else(|| Time(self.clock.now())),
+            });
+        }
+        next
+    }
+
+    /// Condition Ready: the first thing that stands in the way, and what to do about it.
+    fn ready(&self, agent: &RegisteredAgent, judgement: &Judgement) -> (&'static str, &'static str, String) {
+        let proven = match judgement {
+            Judgement::Kept => agent.admission == Admission::Proven,
+            Judgement::New(verdict) => *verdict == Verdict::Proven,
+        };
+        if agent.suspended {
+            return (
+                "False",
+                "Suspended",
+                "spec.suspended is true: no token is issued and none issued before is alive".to_owned(),
+            );
+        }
+        if !proven {
+            return ("False", "NotAdmitted", "see condition Admitted".to_owned());
+        }
+        if let Err(invalid) = &agent.rights {
+            return ("False", "InvalidSpec", format!("{invalid}; write it again as the current schema allows"));
+        }
+        let agents = self.snapshot.agents();
+        let taken = agent.service_accounts.iter().find_map(|name| {
+            let owner = agents.owner_of(agent.id.namespace(), name).filter(|owner| owner.id != agent.id)?;
+            Some(format!(
+                "ServiceAccount {name} belongs to {}, which is older: a ServiceAccount belongs to one Agent; remove it from one of them",
+                owner.id
+            ))
+        });
+        if let Some(message) = taken {
+            return ("False", "ServiceAccountTaken", message);
+        }
+        let audiences = agent.rights.as_ref().map_or(0, |rights| rights.audiences.len());
+        match audiences {
+            0 => (
+                "False",
+                "NoAudience",
+                "spec.tokens.audiences is empty: no token can be issued for anybody; add the URL of a service".to_owned(),
+            ),
+            _ => ("True", "Ready", format!("{} can obtain tokens", agent.id)),
+        }
+    }
+
+    /// The record of an Agent that was registered or changed, and by whom.
+    fn changed(agent: &Agent, parsed: &RegisteredAgent, judgement: &Judgement, first: bool) -> Record {
+        let event = match (first, parsed.suspended) {
+            (true, _) => "agent.registered",
+            (false, true) => "agent.suspended",
+            (false, false) => "agent.changed",
+        };
+        let mut record = life(event, parsed);
+        record
+            .text("changed_by", agent.annotations().get(CHANGED_BY).map_or("unknown", String::as_str))
+            .text("owner", agent.spec.owner.as_str())
+            .text("capabilities", agent.spec.capabilities.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" "));
+        match judgement {
+            Judgement::New(Verdict::Unproven(why)) => record.text("detail", why.as_str()).conclude(Outcome::Deny, "not_admitted"),
+            _ => record.conclude(Outcome::Allow, "admitted"),
+        };
+        record
+    }
+
+    /// What happened in the cluster has happened: if it cannot be recorded, that is logged and counted, not undone.
+    async fn write(&self, record: &Record) {
+        if self.recorder.write(record).await.is_err() {
+            tracing::error!(
+                event = record.event(),
+                request_id = record.request_id(),
+                "an event in an Agent's life could not be recorded"
+            );
+        }
+    }
+}
+
+/// Begins a record of an event in the life of an Agent.
+fn life(event: &'static str, agent: &RegisteredAgent) -> Record {
+    let mut record = Record::new(event, crate::token::new_id().unwrap_or_default());
+    record
+        .text("subject", agent.id.to_string())
+        .text("agent_uid", agent.uid.as_str())
+        .number("agent_generation", u64::try_from(agent.generation).unwrap_or_default());
+    record
+}
+
+/// Whether the suspension of this very generation has been counted.
+fn is_suspended(status: &AgentStatus, generation: i64) -> bool {
+    status
+        .conditions
+        .iter()
+        .any(|c| c.type_ == CONDITION_SUSPENDED && c.status == "True" && c.observed_generation == Some(generation))
+}
+
+fn suspended(agent: &RegisteredAgent) -> (&'static str, &'static str, String) {
+    if agent.suspended {
+        ("True", "Suspended", "the suspension is in force and what was issued before is dead for good".to_owned())
+    } else {
+        ("False", "NotSuspended", "spec.suspended is false".to_owned())
+    }
+}
+
+fn admitted(current: &AgentStatus, judgement: &Judgement) -> (&'static str, &'static str, String) {
+    match judgement {
+        Judgement::New(Verdict::Proven) => ("True", "Admitted", "written under the admission policies".to_owned()),
+        Judgement::New(Verdict::Unproven(why)) => (
+            "False",
+            "PoliciesNotInForce",
+            format!(
+                "nobody can tell who granted what this generation holds: {why}. Once they are in force, write the Agent again \
+                (change its spec, or delete and create it), with the right to grant all its capabilities"
+            ),
+        ),
+        Judgement::Kept => match current.conditions.iter().find(|c| c.type_ == CONDITION_ADMITTED) {
+            Some(c) if c.status == "True" => ("True", "Admitted", c.message.clone()),
+            Some(c) => ("False", "PoliciesNotInForce", c.message.clone()),
+            None => ("Unknown", "NotJudged", "this generation has not been judged yet".to_owned()),
+        },
+    }
+}

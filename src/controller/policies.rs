@@ -1,0 +1,173 @@
+//! Looks at the admission policies as they are stored, and remembers in the ConfigMap what was seen in force.
+
+use crate::admission::enforcement::{Breach, Enforcement, Seal, Sighting, Verdict, inspect};
+use crate::admission::{Policy, validating};
+use crate::metrics::Metrics;
+use crate::snapshot::watches::follow;
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, PartialObjectMeta, PostParams};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, Notify};
+
+/// Key in the ConfigMap.
+const RECORD: &str = "admission-policies-in-force";
+/// How often the policies are looked at, whether or not a watch says that they changed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How soon again while they are not in force.
+const LOOK_SOON: Duration = Duration::from_millis(500);
+
+/// The policies over time.
+pub struct Policies {
+    client: kube::Client,
+    config_maps: Api<ConfigMap>,
+    config_map: String,
+    started: Instant,
+    state: Mutex<Option<Enforcement>>,
+    metrics: Arc<Metrics>,
+    changed: Notify,
+}
+
+impl std::fmt::Debug for Policies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policies").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Policies {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(client: kube::Client, namespace: &str, config_map: String, metrics: Arc<Metrics>) -> Arc<Self> {
+        let config_maps = Api::namespaced(client.clone(), namespace);
+        let (started, state, changed) = (Instant::now(), Mutex::new(None), Notify::new());
+        Arc::new(Self { client, config_maps, config_map, started, state, metrics, changed })
+    }
+
+    /// Looks again whenever a policy or binding changes and every few seconds, for ever.
+    pub async fn watch(self: Arc<Self>) {
+        let policies = Api::<PartialObjectMeta<ValidatingAdmissionPolicy>>::all(self.client.clone());
+        let bindings = Api::<PartialObjectMeta<ValidatingAdmissionPolicyBinding>>::all(self.client.clone());
+        let looking = async {
+            loop {
+                let pause = match self.look().await {
+                    Ok(Enforcement::InForce(_)) => LOOK_EVERY,
+                    Ok(_) => LOOK_SOON,
+                    Err(error) => {
+                        tracing::warn!(error = %crate::error_chain(&error), "the admission policies could not be looked at");
+                        LOOK_SOON
+                    }
+                };
+                // Either way it is time to look again.
+                _ = tokio::time::timeout(pause, self.changed.notified()).await;
+            }
+        };
+        tokio::join!(
+            follow(policies, "validatingadmissionpolicies", |_| self.changed.notify_one()),
+            follow(bindings, "validatingadmissionpolicybindings", |_| self.changed.notify_one()),
+            looking
+        );
+    }
+
+    /// Judges a generation of an Agent seen for the first time: looks at the policies now, after it was written, and
+    /// compares with what was seen before.
+    ///
+    /// # Errors
+    /// If the API server does not answer: nothing is judged then.
+    pub async fn judge(&self, created: i64) -> kube::Result<Verdict> {
+        Ok(self.look().await?.judge(created))
+    }
+
+    /// Looks at the stored objects and moves on to the next state.
+    async fn look(&self) -> kube::Result<Enforcement> {
+        // Held during the look, so that two looks cannot overtake each other.
+        let mut state = self.state.lock().await;
+        let before = match state.take() {
+            Some(before) => before,
+            None => Enforcement::Unseen(self.recorded().await?),
+        };
+        let sighting = match self.sight().await {
+            Ok(sighting) => sighting,
+            Err(error) => {
+                *state = Some(before);
+                return Err(error);
+            }
+        };
+        let after = before.clone().after(sighting, self.started.elapsed());
+        self.tell(&before, &after);
+        if let Enforcement::InForce(sighting) = &after {
+            let same = matches!(&before, Enforcement::InForce(b) if b.seals() == sighting.seals());
+            if !same && let Err(error) = self.record(sighting.seals()).await {
+                // The next look tries again: the state stays what it was.
+                *state = Some(before);
+                return Err(error);
+            }
+        }
+        *state = Some(after.clone());
+        Ok(after)
+    }
+
+    async fn sight(&self) -> kube::Result<Result<Sighting, Breach>> {
+        let policies: Api<ValidatingAdmissionPolicy> = Api::all(self.client.clone());
+        let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(self.client.clone());
+        let mut found = Vec::new();
+        for expected in validating() {
+            let name = expected.policy.metadata.name.clone().unwrap_or_default();
+            found.push((expected, policies.get_opt(&name).await?, bindings.get_opt(&name).await?));
+        }
+        Ok(inspect(
+            found
+                .iter()
+                .map(|(expected, policy, binding): &(Policy, _, _)| (expected.clone(), policy.as_ref(), binding.as_ref())),
+        ))
+    }
+
+    fn tell(&self, before: &Enforcement, after: &Enforcement) {
+        self.metrics.policies_in_force(after.in_force());
+        match (before, after) {
+            (Enforcement::Broken(b), Enforcement::Broken(a)) if a == b => {}
+            (_, Enforcement::Broken(breach)) => {
+                tracing::error!(%breach, "the admission policies are not in force: Agents written now get no token; restore them with helm upgrade");
+            }
+            (Enforcement::InForce(_), Enforcement::InForce(_)) => {}
+            (_, Enforcement::InForce(_)) => tracing::info!("the admission policies are in force"),
+            _ => {}
+        }
+    }
+
+    /// What an earlier process has seen in force.
+    async fn recorded(&self) -> kube::Result<Option<Vec<Seal>>> {
+        let config_map = self.config_maps.get(&self.config_map).await?;
+        let text = config_map.data.unwrap_or_default().remove(RECORD);
+        // Unreadable is unknown: then nothing is taken over.
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    async fn record(&self, seals: &[Seal]) -> kube::Result<()> {
+        let text = serde_json::to_string(seals).map_err(kube::Error::SerdeError)?;
+        set(&self.config_maps, &self.config_map, RECORD, &text).await
+    }
+}
+
+/// Writes one key of a ConfigMap, unless it is there already.
+///
+/// # Errors
+/// If the ConfigMap cannot be read or written; a conflict is tried again a few times.
+pub(super) async fn set(api: &Api<ConfigMap>, name: &str, key: &str, value: &str) -> kube::Result<()> {
+    let mut attempts = 5;
+    loop {
+        let mut config_map = api.get(name).await?;
+        let data = config_map.data.get_or_insert_default();
+        if data.get(key).is_some_and(|stored| stored == value) {
+            return Ok(());
+        }
+        data.insert(key.to_owned(), value.to_owned());
+        let written = api
+            .replace(name, &PostParams { field_manager: Some("countersign".to_owned()), ..PostParams::default() }, &config_map)
+            .await;
+        match written {
+            Err(kube::Error::Api(status)) if status.is_conflict() && attempts > 0 => attempts -= 1,
+            other => return other.map(drop),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What others need to know about us: the metadata documents and the public keys. They are served whatever the state of
+//! the cluster, and say the same whatever Host a request names.
+
+use super::App;
+use super::token::{CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Algorithms of client assertions: those with which API servers sign ServiceAccount tokens.
+const ASSERTION_ALGORITHMS: [&str; 5] = ["RS256", "RS384", "RS512", "ES256", "ES384"];
+
+/// The metadata of RFC 8414, also served as OpenID discovery for clients that know only that.
+pub(super) async fn document(State(app): State<Arc<App>>) -> Json<Value> {
+    let at = |path: &str| format!("{}{path}", app.issuer);
+    Json(json!({
+        "issuer": app.issuer,
+        "token_endpoint": at("/oauth2/token"),
+        "jwks_uri": at("/oauth2/jwks"),
+        "introspection_endpoint": at("/oauth2/introspect"),
+        "grant_types_supported": [CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE],
+        "token_endpoint_auth_methods_supported": ["private_key_jwt", "none"],
+        "token_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
+        "introspection_endpoint_auth_methods_supported": ["private_key_jwt", "Bearer"],
+        "introspection_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
+        // There is no authorization endpoint. RFC 8414 section 2 requires the member and forbids it to be empty.
+        "response_types_supported": ["none"],
+        // OpenID Discovery requires these; no ID token is issued.
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["EdDSA"],
+    }))
+}
+
+/// The public keys (RFC 7517).
+pub(super) async fn jwks(State(app): State<Arc<App>>) -> Response {
+    let mut response = Json(app.keys.jwks()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    response
+}

@@ -1,0 +1,168 @@
+//! The token service: one file per group of endpoints.
+
+mod authority;
+mod error;
+mod form;
+mod introspect;
+mod metadata;
+mod probes;
+pub mod server;
+mod token;
+
+pub use authority::Authority;
+pub use probes::router as probes;
+
+use crate::audit::{Outcome, Record, Recorder};
+use crate::identity::Verifier;
+use crate::metrics::Metrics;
+use crate::snapshot::Snapshot;
+use crate::time::Clock;
+use crate::token::KeyRing;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get};
+use error::Refusal;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// How long one request may take, its body included.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+
+/// The address of the peer of a connection, as the socket says. No header changes it.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientAddress(pub SocketAddr);
+
+/// What every request needs.
+#[derive(Debug)]
+pub struct App {
+    /// Our issuer URL, exactly as in tokens.
+    pub issuer: String,
+    /// The view of the cluster.
+    pub snapshot: Arc<Snapshot>,
+    /// Verifies credentials.
+    pub verifier: Verifier,
+    /// Signs tokens.
+    pub keys: KeyRing,
+    /// Writes records.
+    pub recorder: Recorder,
+    /// Asks the API server who may introspect.
+    pub authority: Authority,
+    /// Counts outcomes.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
+    /// How many requests are worked on at once.
+    pub in_flight: Semaphore,
+}
+
+/// All endpoints.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/oauth2/token", any(token::endpoint))
+        .route("/oauth2/introspect", any(introspect::endpoint))
+        .route("/oauth2/jwks", get(metadata::jwks))
+        .route("/.well-known/oauth-authorization-server", get(metadata::document))
+        .route("/.well-known/openid-configuration", get(metadata::document))
+        .route("/healthz", get(probes::healthz))
+        .route("/readyz", get(probes::readyz))
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(not_found)
+        .with_state(app)
+}
+
+/// Runs a POST endpoint: bounds it, and writes exactly one record before the reply leaves. If the record cannot be
+/// written, nothing of the outcome leaves.
+async fn post<F>(
+    app: &Arc<App>,
+    event: &'static str,
+    request: Request<Body>,
+    work: impl FnOnce(Arc<App>, Request<Body>, Record) -> F,
+) -> Response
+where
+    F: Future<Output = (Record, Result<Response, Refusal>)>,
+{
+    let record = begin(event, &request);
+    let interrupted = record.clone();
+    let refuse = |refusal: Refusal| (interrupted.clone(), Err(refusal));
+    let (record, result) = if request.method() != Method::POST {
+        refuse(Refusal::method("POST").closing())
+    } else if let Ok(_permit) = app.in_flight.try_acquire() {
+        match tokio::time::timeout(REQUEST_WITHIN, work(Arc::clone(app), request, record)).await {
+            Ok(done) => done,
+            Err(_) => refuse(
+                Refusal::new("invalid_request", "request_timeout", "the request was not complete within 10 s")
+                    .status(StatusCode::REQUEST_TIMEOUT)
+                    .closing(),
+            ),
+        }
+    } else {
+        refuse(Refusal::unavailable("overloaded", "too many requests at once"))
+    };
+    finish(app, record, result).await
+}
+
+/// Begins the record of a request.
+fn begin(event: &'static str, request: &Request<Body>) -> Record {
+    // Without random bytes nothing is issued anyway (`token::new_id` fails there too).
+    let mut record = Record::new(event, crate::token::new_id().unwrap_or_default());
+    if let Some(ClientAddress(address)) = request.extensions().get() {
+        record.text("client_address", address.ip().to_string());
+    }
+    record
+}
+
+/// Writes the record, then lets the reply go.
+async fn finish(app: &App, mut record: Record, result: Result<Response, Refusal>) -> Response {
+    if let Err(refusal) = &result {
+        refusal.conclude(&mut record);
+    }
+    let recorded = app.recorder.write(&record).await;
+    let (outcome, reason) = record.conclusion();
+    app.metrics.outcome(record.event(), outcome, reason);
+    let mut response = match (recorded, result) {
+        (Ok(()), Ok(response)) => response,
+        (Ok(()), Err(refusal)) => refusal.into_response(),
+        (Err(unrecorded), _) => {
+            app.metrics.outcome(record.event(), Outcome::Error, "unrecorded");
+            Refusal::unavailable("unrecorded", unrecorded.to_string()).into_response()
+        }
+    };
+    let headers = response.headers_mut();
+    // RFC 6749 section 5.1: neither tokens nor refusals are kept by caches.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    if let Ok(id) = HeaderValue::from_str(record.request_id()) {
+        headers.insert("x-request-id", id);
+    }
+    response
+}
+
+/// A JSON reply.
+fn json(value: &impl serde::Serialize) -> Result<Response, Refusal> {
+    let body = serde_json::to_vec(value).map_err(|e| Refusal::unavailable("reply_unwritable", e.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The time of a request, or the reason why the view of the cluster cannot answer it.
+fn now_if_fresh(app: &App) -> Result<u64, Refusal> {
+    app.snapshot.freshness.check(Instant::now()).map_err(|stale| Refusal::unavailable("view_stale", stale.to_string()))?;
+    Ok(app.clock.seconds())
+}
+
+async fn wrong_method(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    finish(&app, begin("http.request", &request), Err(Refusal::method("GET, HEAD").closing())).await
+}
+
+async fn not_found(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    let mut record = begin("http.request", &request);
+    record.text("path", request.uri().path());
+    let refusal =
+        Refusal::new("invalid_request", "not_found", "there is no such endpoint; see /.well-known/oauth-authorization-server");
+    finish(&app, record, Err(refusal.status(StatusCode::NOT_FOUND).closing())).await
+}

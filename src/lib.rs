@@ -1,0 +1,52 @@
+//! Countersign: an identity for every AI agent in a Kubernetes cluster, exactly the capabilities it was granted, and a
+//! record of what was decided.
+//!
+//! # Layout
+//!
+//! A token request takes this way, and the modules stand in its order:
+//!
+//! `http` reads a request → `identity` says who asks → `snapshot` knows what the cluster says → `decision` says whether it may →
+//! `token` signs → `audit` records → the reply leaves.
+//!
+//! Beside it, `controller` keeps the state of Agents, keys, certificates and the Lease in Kubernetes; `crd` and `admission`
+//! are the sources of what the chart installs; `grammar` and `agent` hold the types that everything is parsed into.
+//!
+//! `decision`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
+
+pub mod config;
+pub mod operator;
+
+pub mod audit;
+pub mod decision;
+pub mod http;
+pub mod identity;
+pub mod snapshot;
+pub mod token;
+
+pub mod admission;
+pub mod agent;
+pub mod controller;
+pub mod crd;
+pub mod grammar;
+
+pub mod cluster;
+pub mod metrics;
+pub mod time;
+pub mod tls;
+pub mod yaml;
+
+/// An error with all its causes, for logs: many say only at the third level what was wrong.
+#[must_use]
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,86 @@
+//! Metrics. Every label has a small, fixed set of values: none holds what a caller sent.
+
+use crate::audit::Outcome;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    event: &'static str,
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+/// The metrics of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    outcomes: Family<OutcomeLabels, Counter>,
+    policies_in_force: Gauge,
+    view_age: Gauge<f64, AtomicU64>,
+    record_failures: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Registry::with_prefix("countersign"),
+            outcomes: Family::default(),
+            policies_in_force: Gauge::default(),
+            view_age: Gauge::default(),
+            record_failures: Gauge::default(),
+        };
+        let Self { mut registry, outcomes, policies_in_force, view_age, record_failures } = metrics;
+        registry.register("outcomes", "Requests by event, outcome and reason", outcomes.clone());
+        registry.register(
+            "admission_policies_in_force",
+            "1 while the admission policies are installed as this version expects them, else 0: Agents written meanwhile get no token",
+            policies_in_force.clone(),
+        );
+        registry.register("view_age_seconds", "Age of the view of the cluster; -1 before it is complete", view_age.clone());
+        registry.register(
+            "record_failures",
+            "Outcomes that could not be recorded since the start, hence were refused",
+            record_failures.clone(),
+        );
+        Self { registry, outcomes, policies_in_force, view_age, record_failures }
+    }
+}
+
+impl Metrics {
+    /// Counts an outcome.
+    pub fn outcome(&self, event: &'static str, outcome: Outcome, reason: &'static str) {
+        self.outcomes.get_or_create(&OutcomeLabels { event, outcome: outcome.as_str(), reason }).inc();
+    }
+
+    /// Notes whether the admission policies are in force.
+    pub fn policies_in_force(&self, in_force: bool) {
+        self.policies_in_force.set(in_force.into());
+    }
+
+    /// Notes the age of the view.
+    pub fn observe_view(&self, age: Option<Duration>) {
+        self.view_age.set(age.map_or(-1.0, |age| age.as_secs_f64()));
+    }
+
+    /// Notes how many outcomes could not be recorded.
+    pub fn observe_record_failures(&self, failures: u64) {
+        self.record_failures.set(failures.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// All metrics as OpenMetrics text.
+    ///
+    /// # Errors
+    /// If a value cannot be written as text.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,136 @@
+//! How old the view of the cluster is: as old as the oldest of its sources.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Something that must have been heard of lately for the view to count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The watch of Agents.
+    Agents,
+    /// The watch of Pods.
+    Pods,
+    /// The watch of ServiceAccounts.
+    ServiceAccounts,
+    /// The write to the operator's Lease, which also notices a stuck etcd behind an API server that still serves watches.
+    Lease,
+}
+
+impl Source {
+    /// Its name in messages and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agents => "agents",
+            Self::Pods => "pods",
+            Self::ServiceAccounts => "serviceaccounts",
+            Self::Lease => "lease",
+        }
+    }
+}
+
+/// Why the view cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stale {
+    source: Source,
+    age: Option<Duration>,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = self.source.as_str();
+        match self.age {
+            None => write!(f, "the view of the cluster is not complete yet: nothing heard from {source}"),
+            Some(age) => write!(f, "the view of the cluster is too old: last heard from {source} {} ms ago", age.as_millis()),
+        }
+    }
+}
+
+/// When each source was last heard, on the monotonic clock, which no change of the wall clock moves.
+#[derive(Debug)]
+pub struct Freshness {
+    start: Instant,
+    bound: Duration,
+    heard: Vec<Heard>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    source: Source,
+    /// Milliseconds since `start`.
+    at: AtomicU64,
+    /// Whether a complete list has been read. Before that, an open watch proves nothing.
+    complete: AtomicBool,
+}
+
+impl Freshness {
+    pub(super) fn new(sources: &[Source], bound: Duration) -> Self {
+        let heard =
+            |&source: &Source| Heard { source, at: AtomicU64::new(0), complete: AtomicBool::new(source == Source::Lease) };
+        Self { start: Instant::now(), bound, heard: sources.iter().map(heard).collect() }
+    }
+
+    /// Notes that `source` answered a question that was put to it at `asked`.
+    pub fn heard(&self, source: Source, asked: Instant) {
+        // Never 0, which stands for never.
+        let at = asked.saturating_duration_since(self.start).as_millis().try_into().unwrap_or(u64::MAX).max(1);
+        for entry in self.heard.iter().filter(|h| h.source == source) {
+            entry.at.fetch_max(at, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a complete list of `source` has been read.
+    pub fn complete(&self, source: Source) {
+        for entry in self.heard.iter().filter(|h| h.source == source) {
+            entry.complete.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether the view may be used at `now`.
+    ///
+    /// # Errors
+    /// [`Stale`] with the source that was silent for longest.
+    pub fn check(&self, now: Instant) -> Result<(), Stale> {
+        match self.oldest(now) {
+            Some((_, Some(age))) if age <= self.bound => Ok(()),
+            Some((source, age)) => Err(Stale { source, age }),
+            None => Ok(()),
+        }
+    }
+
+    /// The source that was silent for longest, and for how long; `None` if it was never heard.
+    #[must_use]
+    pub fn oldest(&self, now: Instant) -> Option<(Source, Option<Duration>)> {
+        let elapsed = now.saturating_duration_since(self.start);
+        let age = |h: &Heard| match h.at.load(Ordering::Relaxed) {
+            0 => None,
+            _ if !h.complete.load(Ordering::Acquire) => None,
+            at => Some(elapsed.saturating_sub(Duration::from_millis(at))),
+        };
+        self.heard.iter().map(|h| (h.source, age(h))).max_by_key(|(_, age)| age.unwrap_or(Duration::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_view_is_as_old_as_its_oldest_source() {
+        let freshness = Freshness::new(&[Source::Agents, Source::Lease], Duration::from_secs(10));
+        let at = |seconds| freshness.start + Duration::from_secs(seconds);
+        assert!(freshness.check(at(0)).is_err(), "nothing heard, nothing known");
+        freshness.heard(Source::Agents, at(1));
+        freshness.heard(Source::Lease, at(1));
+        assert!(freshness.check(at(2)).is_err(), "an open watch is no complete list");
+        freshness.complete(Source::Agents);
+        assert!(freshness.check(at(11)).is_ok());
+        freshness.heard(Source::Agents, at(11));
+        assert!(freshness.check(at(12)).is_err(), "a stuck etcd shows in the Lease alone");
+        freshness.heard(Source::Lease, at(12));
+        assert!(freshness.check(at(21)).is_ok());
+        freshness.heard(Source::Lease, at(5));
+        assert!(freshness.check(at(21)).is_ok(), "a late answer to an early question does not make the view older");
+    }
+}

@@ -1,0 +1,95 @@
+//! What the cluster says now, and how old that is.
+//!
+//! Watches write into it, requests read it. It is plain data behind locks that are held for the time of a look-up:
+//! no client, no I/O. A view that is older than [`Freshness`] allows answers nothing.
+
+mod agents;
+mod freshness;
+pub mod watches;
+mod workloads;
+
+pub use agents::AgentIndex;
+pub use freshness::{Freshness, Source, Stale};
+pub use workloads::Workloads;
+
+use crate::agent::RegisteredAgent;
+use crate::grammar::AgentId;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+/// The shared view of the cluster.
+#[derive(Debug)]
+pub struct Snapshot {
+    agents: RwLock<AgentIndex>,
+    workloads: RwLock<Workloads>,
+    /// How old the view is.
+    pub freshness: Freshness,
+    changed: tokio::sync::watch::Sender<()>,
+}
+
+impl Snapshot {
+    /// An empty view that depends on `sources` and is stale until each of them has been heard.
+    #[must_use]
+    pub fn new(sources: &[Source], bound: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            agents: RwLock::default(),
+            workloads: RwLock::default(),
+            freshness: Freshness::new(sources, bound),
+            changed: tokio::sync::watch::Sender::new(()),
+        })
+    }
+
+    /// The agents, for reading.
+    pub fn agents(&self) -> RwLockReadGuard<'_, AgentIndex> {
+        // A poisoned lock means that a writer panicked between two plain insertions: the data is still whole.
+        self.agents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pods and ServiceAccounts, for reading.
+    pub fn workloads(&self) -> RwLockReadGuard<'_, Workloads> {
+        self.workloads.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The agent of that name, if it is registered.
+    #[must_use]
+    pub fn agent(&self, id: &AgentId) -> Option<Arc<RegisteredAgent>> {
+        self.agents().get(id)
+    }
+
+    /// Changes the agents and wakes who waits.
+    pub fn update_agents<T>(&self, change: impl FnOnce(&mut AgentIndex) -> T) -> T {
+        let mut guard: RwLockWriteGuard<'_, _> = self.agents.write().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut guard);
+        drop(guard);
+        self.changed.send_replace(());
+        result
+    }
+
+    /// Changes the workloads and wakes who waits.
+    pub fn update_workloads(&self, change: impl FnOnce(&mut Workloads)) {
+        change(&mut self.workloads.write().unwrap_or_else(PoisonError::into_inner));
+        self.changed.send_replace(());
+    }
+
+    /// Waits, at most for `patience`, until `look` finds something.
+    ///
+    /// For what was written a moment ago and is on its way through a watch: a pod that presents its token within
+    /// milliseconds of its creation, an Agent whose new generation the controller is about to judge.
+    pub async fn wait_for<T>(&self, patience: Duration, mut look: impl FnMut(&Self) -> Option<T>) -> Option<T> {
+        let mut changes = self.changed.subscribe();
+        if let Some(found) = look(self) {
+            return Some(found);
+        }
+        let search = async {
+            loop {
+                if changes.changed().await.is_err() {
+                    return None;
+                }
+                if let Some(found) = look(self) {
+                    return Some(found);
+                }
+            }
+        };
+        tokio::time::timeout(patience, search).await.ok().flatten()
+    }
+}

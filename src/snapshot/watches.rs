@@ -1,0 +1,145 @@
+//! The watches that keep a [`Snapshot`] current.
+
+use super::workloads::{UidSet, Workloads};
+use super::{Snapshot, Source};
+use crate::agent::RegisteredAgent;
+use crate::crd::Agent;
+use crate::grammar::AgentId;
+use futures::TryStreamExt as _;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::api::{Api, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
+use uuid::Uuid;
+
+/// How long the API server keeps a watch open. Each opening proves that the view is current.
+const WATCH_SECONDS: u32 = 4;
+/// Pause after a failed watch or list. Short, because nothing is issued meanwhile.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Something that happened to an Agent, for the controller.
+#[derive(Debug)]
+pub enum AgentEvent {
+    /// It was created, changed, or listed.
+    Applied(Box<Agent>),
+    /// It is gone.
+    Deleted(Arc<RegisteredAgent>),
+}
+
+/// Keeps the agents of `snapshot` current and tells `events` what happened, for ever.
+pub async fn agents(client: kube::Client, snapshot: Arc<Snapshot>, events: UnboundedSender<AgentEvent>) {
+    let api: Api<DeserializeGuard<Agent>> = Api::all(client);
+    // A send fails only while the process ends.
+    let tell = |event| _ = events.send(event);
+    follow(api, "agents", |event| match event {
+        Event::Init => snapshot.update_agents(super::AgentIndex::begin),
+        Event::InitApply(guarded) | Event::Apply(guarded) => {
+            if let Some(agent) = read(&snapshot, guarded) {
+                tell(AgentEvent::Applied(Box::new(agent)));
+            }
+        }
+        Event::Delete(guarded) => {
+            let id = AgentId::new(&guarded.namespace().unwrap_or_default(), &guarded.name_any());
+            if let Some(gone) = id.ok().and_then(|id| snapshot.update_agents(|agents| agents.forget(&id))) {
+                tell(AgentEvent::Deleted(gone));
+            }
+        }
+        Event::InitDone => {
+            let gone = snapshot.update_agents(super::AgentIndex::complete);
+            gone.into_iter().for_each(|agent| tell(AgentEvent::Deleted(agent)));
+            snapshot.freshness.complete(Source::Agents);
+        }
+    })
+    .await;
+}
+
+/// Registers a stored object. One that cannot be read is taken out of the view: unreadable is unregistered.
+fn read(snapshot: &Snapshot, guarded: DeserializeGuard<Agent>) -> Option<Agent> {
+    let (namespace, name) = (guarded.namespace().unwrap_or_default(), guarded.name_any());
+    let parsed = match guarded.0 {
+        Ok(agent) => RegisteredAgent::parse(&agent).map(|parsed| (agent, parsed)).map_err(|e| e.to_string()),
+        Err(invalid) => Err(invalid.error),
+    };
+    match parsed {
+        Ok((agent, parsed)) => {
+            snapshot.update_agents(|agents| agents.insert(parsed));
+            Some(agent)
+        }
+        Err(error) => {
+            tracing::warn!(%namespace, %name, %error, "an Agent cannot be read and gets no token; write it again under the current schema");
+            if let Ok(id) = AgentId::new(&namespace, &name) {
+                snapshot.update_agents(|agents| agents.forget(&id));
+            }
+            None
+        }
+    }
+}
+
+/// Keeps the live Pods of `snapshot` current, for ever.
+pub async fn pods(client: kube::Client, snapshot: Arc<Snapshot>) {
+    uids::<Pod>(client, snapshot, Source::Pods, |workloads| &mut workloads.pods).await;
+}
+
+/// Keeps the live ServiceAccounts of `snapshot` current, for ever.
+pub async fn service_accounts(client: kube::Client, snapshot: Arc<Snapshot>) {
+    uids::<ServiceAccount>(client, snapshot, Source::ServiceAccounts, |workloads| &mut workloads.service_accounts).await;
+}
+
+/// Keeps one set of UIDs current from a metadata-only watch.
+async fn uids<K>(client: kube::Client, snapshot: Arc<Snapshot>, source: Source, set: fn(&mut Workloads) -> &mut UidSet)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let api: Api<PartialObjectMeta<K>> = Api::all(client);
+    let read = |object: &PartialObjectMeta<K>| {
+        let uid = object.metadata.uid.as_deref().and_then(|uid| Uuid::parse_str(uid).ok());
+        uid.map(|uid| (uid, object.metadata.deletion_timestamp.is_some()))
+    };
+    follow(api, source.as_str(), |event| match event {
+        Event::Init => snapshot.update_workloads(|w| set(w).begin()),
+        Event::InitApply(object) => {
+            if let Some((uid, deleting)) = read(&object) {
+                snapshot.update_workloads(|w| set(w).listed(uid, deleting));
+            }
+        }
+        Event::Apply(object) => {
+            if let Some((uid, deleting)) = read(&object) {
+                snapshot.update_workloads(|w| set(w).applied(uid, deleting));
+            }
+        }
+        Event::Delete(object) => {
+            if let Some((uid, _)) = read(&object) {
+                snapshot.update_workloads(|w| set(w).deleted(&uid));
+            }
+        }
+        Event::InitDone => {
+            snapshot.update_workloads(|w| set(w).complete());
+            snapshot.freshness.complete(source);
+        }
+    })
+    .await;
+}
+
+/// Runs one watch for ever. Errors are retried: the age of the view says how long that may last.
+pub(crate) async fn follow<K>(api: Api<K>, what: &str, mut handle: impl FnMut(Event<K>))
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)));
+    loop {
+        match events.try_next().await {
+            Ok(Some(event)) => handle(event),
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(watch = what, error = %crate::error_chain(&error), "a watch failed and is opened anew");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Runs the quickstart on a control plane and an operator of its own, which are
+# stopped however this ends.
+#
+#   demo.sh DIRECTORY DEV COUNTERSIGN
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd -P)
+directory=$1
+
+stop() { "$here/control.sh" down "$directory"; }
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+"$here/control.sh" down "$directory"
+"$here/control.sh" up "$@"
+# shellcheck source=/dev/null # written by `up`
+. "$directory/env"
+"$here/../../examples/quickstart/demo.sh"

@@ -1,0 +1,82 @@
+//! `dev run`: a control plane with the chart installed and the operator beside it, for `make up` and `make demo`.
+//!
+//! Runs in the foreground until it is killed; whatever kills it, everything it started ends with it. Once all is ready
+//! it writes `<dir>/env`, shell lines that say how to reach it.
+#![expect(clippy::print_stderr, reason = "a command line tool speaks on stderr")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use support::cluster::{Cluster, ClusterOptions};
+use support::error::{Context, Error, Result};
+use support::install::install_chart;
+use support::operator::{Operator, OperatorOptions};
+
+/// What the command line asks for.
+const USAGE: &str = "usage: dev run --dir DIRECTORY --binary COUNTERSIGN";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments.as_slice() {
+        ["run", "--dir", directory, "--binary", binary] => run(Path::new(directory), Path::new(binary)),
+        _ => Err(Error::new(USAGE)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dev: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts everything and stays until something ends that should not.
+fn run(directory: &Path, binary: &Path) -> Result<()> {
+    let binary = binary.canonicalize().context(binary.display())?;
+    let state = directory.join("cluster");
+    // Always from nothing: users' tokens and the signing key of the last run are gone anyway.
+    if state.exists() {
+        fs::remove_dir_all(&state).context(state.display())?;
+    }
+    eprintln!("dev: starting Kubernetes");
+    let cluster = Cluster::start(&ClusterOptions { directory: Some(state), ..ClusterOptions::default() })?;
+    eprintln!("dev: installing the chart");
+    install_chart(&cluster, 3, &[])?;
+    eprintln!("dev: starting the operator");
+    let operator = Operator::start(&cluster, &binary, &OperatorOptions::default())?;
+    write_env(&directory.join("env"), &cluster, &operator)?;
+    eprintln!("dev: ready at {}", operator.url());
+    loop {
+        std::thread::sleep(Duration::from_millis(500));
+        cluster.check()?;
+        if let Some(status) = operator.process().exited() {
+            return Err(Error::new(format!("the operator ended: {status}\n{}", operator.process().log_tail())));
+        }
+    }
+}
+
+/// Writes the file whole or not at all: its existence is the sign that everything is ready.
+fn write_env(path: &Path, cluster: &Cluster, operator: &Operator) -> Result<()> {
+    let lines: [(&str, PathBuf); 6] = [
+        ("KUBECONFIG", cluster.kubeconfig().to_owned()),
+        ("ALICE_KUBECONFIG", cluster.kubeconfig_for("alice")?),
+        ("BOB_KUBECONFIG", cluster.kubeconfig_for("bob")?),
+        ("COUNTERSIGN_URL", operator.url().into()),
+        ("COUNTERSIGN_CA", operator.ca_file().to_owned()),
+        ("COUNTERSIGN_AUDIT", operator.audit_log()),
+    ];
+    let text: String = lines.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect();
+    let part = path.with_extension("part");
+    fs::write(&part, text).and_then(|()| fs::rename(&part, path)).context(path.display())
+}
+
+/// A value as the shell takes it, whatever is in it.
+fn quoted(value: &Path) -> String {
+    format!("'{}'", value.display().to_string().replace('\'', r"'\''"))
+}

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Checks that the tools the build, the tests and the demo call are there, and
+# says how to get those that are not. As root on a machine with apt-get it
+# installs the small ones itself.
+set -euo pipefail
+
+declare -A from=(
+	[cargo]="Rust: https://rustup.rs"
+	[go]="Go, to build Kubernetes and Helm for the tests: https://go.dev/dl"
+	[node]="Node.js: https://nodejs.org"
+	[npm]="npm, which comes with Node.js: https://nodejs.org"
+	[python3]="Python 3: package python3"
+	[kubectl]="kubectl: https://kubernetes.io/docs/tasks/tools"
+	[openssl]="package openssl"
+	[curl]="package curl"
+	[jq]="package jq"
+)
+packages=(openssl curl jq) # commands and Debian packages of the same name
+
+absent=()
+for command in "${packages[@]}"; do
+	command -v "$command" >/dev/null || absent+=("$command")
+done
+if [ "${#absent[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	echo "installing ${absent[*]}" >&2
+	apt-get update -q >&2
+	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${absent[@]}" >&2
+fi
+
+missing=0
+for command in cargo go node npm python3 kubectl openssl curl jq; do
+	command -v "$command" >/dev/null || {
+		echo "'$command' is missing. Install ${from[$command]}" >&2
+		missing=1
+	}
+done
+exit "$missing"

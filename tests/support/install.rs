@@ -1,0 +1,74 @@
+//! The Helm chart, installed the way a user would.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::cluster::Cluster;
+use super::error::{Context, Error, Result};
+
+/// Where the operator is installed.
+pub const NAMESPACE: &str = "countersign-system";
+
+/// The name of the release, and so of everything it makes: ServiceAccount, Secret, Lease, ConfigMap.
+pub const RELEASE: &str = "countersign";
+
+/// Installs the chart, or upgrades what is installed, with these values. Does not wait for pods: nothing runs them.
+pub fn install_chart(cluster: &Cluster, helm_major: u8, set: &[(&str, &str)]) -> Result<()> {
+    let mut helm = helm(helm_major, cluster.directory().path())?;
+    helm.args(["upgrade", "--install", RELEASE])
+        .arg(chart())
+        .args(["--namespace", NAMESPACE, "--create-namespace", "--kubeconfig"])
+        .arg(cluster.kubeconfig());
+    run(set_values(&mut helm, set)).map(drop)
+}
+
+/// What the chart would install with these values, as YAML. `scratch` is a directory for Helm's own files.
+pub fn render_chart(scratch: &Path, helm_major: u8, set: &[(&str, &str)]) -> Result<String> {
+    let mut helm = helm(helm_major, scratch)?;
+    helm.args(["template", RELEASE]).arg(chart()).args(["--namespace", NAMESPACE]);
+    run(set_values(&mut helm, set))
+}
+
+/// The chart in this repository.
+fn chart() -> PathBuf {
+    super::repository().join("charts/countersign")
+}
+
+/// A `helm` of that major version, with a configuration of its own.
+fn helm(major: u8, scratch: &Path) -> Result<Command> {
+    let script = super::repository().join("tests/tools/helm.sh");
+    let output = Command::new(&script)
+        .arg(major.to_string())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit()) // the first time it builds Helm and says so
+        .output()
+        .context(format!("cannot run {}", script.display()))?;
+    if !output.status.success() {
+        return Err(Error::new(format!("{} {major} failed, see above", script.display())));
+    }
+    let home = scratch.join(format!("helm-{major}"));
+    let mut helm = Command::new(String::from_utf8_lossy(&output.stdout).trim());
+    helm.env_clear()
+        .envs(super::process::clean_env(&home))
+        .env("HELM_CACHE_HOME", home.join("cache"))
+        .env("HELM_CONFIG_HOME", home.join("config"))
+        .env("HELM_DATA_HOME", home.join("data"));
+    Ok(helm)
+}
+
+/// Adds `--set` for each value.
+fn set_values<'a>(helm: &'a mut Command, set: &[(&str, &str)]) -> &'a mut Command {
+    for (key, value) in set {
+        helm.arg("--set").arg(format!("{key}={value}"));
+    }
+    helm
+}
+
+/// Runs it and returns what it prints.
+fn run(helm: &mut Command) -> Result<String> {
+    let output = helm.stdin(Stdio::null()).output().context("cannot run helm")?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Error::new(format!("helm failed: {}", String::from_utf8_lossy(&output.stderr).trim_end())))
+}

@@ -1,0 +1,193 @@
+//! The operator itself, as a process beside the cluster, with exactly the rights its chart gives it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::cluster::Cluster;
+use super::error::{Context, Error, Result};
+use super::http;
+use super::install::{NAMESPACE, RELEASE};
+use super::ports::{free_ports, is_taken};
+use super::process::{Guarded, clean_env};
+
+/// How long it may take to become ready in an unoptimised build on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How to start an operator.
+#[derive(Debug, Clone)]
+pub struct OperatorOptions {
+    /// Names its directory within the cluster's: replicas on one cluster need different names, and an operator
+    /// started again under the same name finds the audit log of its predecessor.
+    pub name: String,
+    /// The issuer; `None` for the address this operator listens on. Replicas share one.
+    pub issuer: Option<String>,
+    /// Appended to the flags.
+    pub args: Vec<String>,
+    /// Added to an otherwise clean environment.
+    pub env: Vec<(String, String)>,
+}
+
+impl Default for OperatorOptions {
+    /// A single replica that is its own issuer.
+    fn default() -> Self {
+        Self { name: "operator".to_owned(), issuer: None, args: Vec::new(), env: Vec::new() }
+    }
+}
+
+/// A running operator that ends with this value, or with the test process, however that ends.
+#[derive(Debug)]
+pub struct Operator {
+    /// The process.
+    process: Guarded,
+    /// Everything it writes.
+    directory: PathBuf,
+    /// What it puts into `iss`.
+    issuer: String,
+    /// Where it serves HTTPS.
+    address: SocketAddr,
+    /// Where it serves health and metrics over plain HTTP.
+    metrics_address: SocketAddr,
+    /// The authority of its serving certificate, in PEM.
+    ca_file: PathBuf,
+}
+
+impl Operator {
+    /// Starts `binary` on a cluster where [the chart is installed](super::install::install_chart); returns when it is
+    /// ready.
+    pub fn start(cluster: &Cluster, binary: &Path, options: &OperatorOptions) -> Result<Self> {
+        let directory = cluster.directory().subdirectory(&options.name)?;
+        let token = cluster
+            .kubectl()
+            .run(&["create", "token", RELEASE, "--namespace", NAMESPACE, "--duration=24h"])
+            .context("cannot get a token for the operator; is the chart installed?")?;
+        let kubeconfig = cluster.kubeconfig_with_token(&options.name, token.trim())?;
+        let mut attempt = 1;
+        loop {
+            match Self::start_once(cluster, binary, options, &directory, &kubeconfig) {
+                Err(error) if attempt < 3 && is_taken(&error.to_string()) => {
+                    eprintln!("a port was taken meanwhile, trying others");
+                    attempt += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// One attempt, with ports that were free a moment ago.
+    fn start_once(
+        cluster: &Cluster,
+        binary: &Path,
+        options: &OperatorOptions,
+        directory: &Path,
+        kubeconfig: &Path,
+    ) -> Result<Self> {
+        let [address, metrics_address] = free_ports()?.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let issuer = options.issuer.clone().unwrap_or_else(|| format!("https://{address}"));
+        let mut args: Vec<String> = [
+            "serve",
+            &format!("--issuer={issuer}"),
+            &format!("--namespace={NAMESPACE}"),
+            &format!("--listen-address={address}"),
+            &format!("--metrics-address={metrics_address}"),
+            &format!("--secret-name={RELEASE}"),
+            &format!("--lease-name={RELEASE}"),
+            &format!("--config-map-name={RELEASE}"),
+            &format!("--audit-log={}", audit_log(directory).display()),
+        ]
+        .map(str::to_owned)
+        .into();
+        args.extend(options.args.iter().cloned());
+        let mut env = clean_env(directory);
+        env.push(("KUBECONFIG".to_owned(), kubeconfig.display().to_string()));
+        env.push(("RUST_BACKTRACE".to_owned(), "1".to_owned()));
+        env.extend(options.env.iter().cloned());
+
+        let process = Guarded::spawn(directory, "operator", binary, &args, &env)?;
+        wait_until_ready(&process, metrics_address)?;
+        let ca_file = write_ca(cluster, directory)?;
+        let directory = directory.to_owned();
+        Ok(Self { process, directory, issuer, address, metrics_address, ca_file })
+    }
+
+    /// Where it serves: `https://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// What it puts into `iss` and wants as audience of a ServiceAccount token: its URL unless set otherwise.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// A file with the authority of its serving certificate, in PEM.
+    pub fn ca_file(&self) -> &Path {
+        &self.ca_file
+    }
+
+    /// GET over plain HTTP from the address of health and metrics: `/readyz`, `/healthz`, `/metrics`.
+    pub fn get(&self, path: &str) -> Result<http::Answer> {
+        http::get(self.metrics_address, path)
+    }
+
+    /// Where its audit records are.
+    pub fn audit_log(&self) -> PathBuf {
+        audit_log(&self.directory)
+    }
+
+    /// Its audit records so far, those of predecessors of the same name included.
+    pub fn audit_lines(&self) -> Result<Vec<Value>> {
+        let path = self.audit_log();
+        let text = fs::read_to_string(&path).context(path.display())?;
+        let parse = |(number, line)| serde_json::from_str(line).context(format!("{}:{}: {line}", path.display(), number + 1));
+        text.lines().enumerate().map(parse).collect()
+    }
+
+    /// The process, for its pid, log and end, and to freeze or kill it.
+    pub fn process(&self) -> &Guarded {
+        &self.process
+    }
+
+    /// Ends it in order: SIGTERM, after five seconds SIGKILL. Returns when it is gone.
+    pub fn stop(self) {
+        self.process.stop();
+    }
+}
+
+/// Where the operator in this directory writes its audit records.
+fn audit_log(directory: &Path) -> PathBuf {
+    directory.join("audit.jsonl")
+}
+
+/// Waits until `/readyz` answers 200.
+fn wait_until_ready(process: &Guarded, metrics_address: SocketAddr) -> Result<()> {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        let complaint = match http::get(metrics_address, "/readyz") {
+            Ok(answer) if answer.status == 200 => return Ok(()),
+            Ok(answer) => format!("/readyz answers {}: {}", answer.status, answer.body),
+            Err(error) => error.to_string(),
+        };
+        if let Some(status) = process.exited() {
+            return Err(Error::new(format!("the operator ended: {status}\n{}", process.log_tail())));
+        }
+        if Instant::now() >= deadline {
+            let log = process.log_tail();
+            return Err(Error::new(format!("the operator is not ready after {START_LIMIT:?}: {complaint}\n{log}")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Reads the authority of the serving certificate from where the operator publishes it, and writes it to a file.
+fn write_ca(cluster: &Cluster, directory: &Path) -> Result<PathBuf> {
+    let config_map = cluster.kubectl().get_json(&["get", "configmap", RELEASE, "--namespace", NAMESPACE])?;
+    let pem = config_map.pointer("/data/ca.crt").and_then(Value::as_str);
+    let pem = pem.ok_or_else(|| Error::new(format!("ConfigMap {NAMESPACE}/{RELEASE} has no key ca.crt")))?;
+    let path = directory.join("ca.crt");
+    fs::write(&path, pem).context(path.display())?;
+    Ok(path)
+}
