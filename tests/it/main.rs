@@ -1,1 +1,33 @@
-//! x
+//! The integration tests: the operator, as a process with the rights that its chart gives it, on a real API server.
+//!
+//! One control plane, one chart and one operator serve all tests ([`world`]); a test that freezes or breaks something
+//! starts its own. No test replaces the Kubernetes API by anything.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test and its helpers fail loudly"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod world;
+
+mod admission;
+mod bad_requests;
+mod certificates;
+mod chart;
+mod clients;
+mod connections;
+mod enforcement;
+mod forged_tokens;
+mod grants;
+mod introspection;
+mod records;
+mod review_mode;
+mod revocation;
+mod schema;
+mod staleness;

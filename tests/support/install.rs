@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::cluster::Cluster;
 use super::error::{Context, Error, Result};
@@ -19,8 +20,38 @@ pub fn install_chart(cluster: &Cluster, helm_major: u8, set: &[(&str, &str)]) ->
         .arg(chart())
         .args(["--namespace", NAMESPACE, "--create-namespace", "--kubeconfig"])
         .arg(cluster.kubeconfig());
-    run(set_values(&mut helm, set)).map(drop)
+    run(set_values(&mut helm, set))?;
+    wait_until_admitting(cluster)
 }
+
+/// Waits until the API server takes Agents: for a second or two after a CRD and policies on it were created, it answers
+/// that it does not know the kind yet.
+fn wait_until_admitting(cluster: &Cluster) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match cluster.kubectl().run_with_input(&["apply", "--dry-run=server", "--namespace=default", "-f", "-"], SAMPLE) {
+            Err(failure) if Instant::now() < deadline && is_passing(&failure.stderr) => {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            outcome => return Ok(outcome.map(drop)?),
+        }
+    }
+}
+
+/// Whether the API server will know better in a moment.
+fn is_passing(stderr: &str) -> bool {
+    ["ServiceUnavailable", "no matches for kind", "could not find the requested resource", "not yet ready"]
+        .iter()
+        .any(|sign| stderr.contains(sign))
+}
+
+/// An Agent that an administrator may create. It carries the stamp that clusters without MutatingAdmissionPolicy ask for.
+const SAMPLE: &str = r#"{
+    "apiVersion": "countersign.dev/v1alpha1",
+    "kind": "Agent",
+    "metadata": { "name": "sample", "annotations": { "countersign.dev/changed-by": "admin" } },
+    "spec": { "owner": "admin", "identity": { "serviceAccounts": [{ "name": "sample" }] }, "capabilities": [{ "name": "a" }] }
+}"#;
 
 /// What the chart would install with these values, as YAML. `scratch` is a directory for Helm's own files.
 pub fn render_chart(scratch: &Path, helm_major: u8, set: &[(&str, &str)]) -> Result<String> {

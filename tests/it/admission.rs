@@ -1,0 +1,306 @@
+//! Admission of Agents: who may grant what, and who is said to have done it. Each rule is tried on a cluster with
+//! MutatingAdmissionPolicy and on one without.
+
+use crate::support::kubectl::Kubectl;
+use crate::world::{PATIENCE, Stamp, World, agent};
+use serde_json::{Value, json};
+use std::sync::OnceLock;
+
+const CHANGED_BY: &str = "countersign.dev/changed-by";
+
+/// A cluster where people write the stamp themselves, installed by Helm 3.
+fn without_mutating_policies() -> &'static World {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    WORLD.get_or_init(|| World::start(3, &[("admission.mutating", "false")], &[]))
+}
+
+/// A namespace in which alice may write Agents and grant `a.*`, bob may write Agents, and carol may do neither.
+struct People {
+    world: &'static World,
+    stamp: Stamp,
+    namespace: String,
+}
+
+/// Runs `test` on both kinds of clusters.
+fn both_ways(purpose: &str, test: impl Fn(&People)) {
+    for (world, stamp) in [(World::shared(), Stamp::ByPolicy), (without_mutating_policies(), Stamp::ByHand)] {
+        let namespace = world.namespace(purpose);
+        let bind = |name: &str, users: &[&str], rules: Value| {
+            let subjects: Vec<Value> =
+                users.iter().map(|u| json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": u})).collect();
+            world.bind(&namespace, name, rules, &subjects);
+        };
+        bind(
+            "write",
+            &["alice", "bob"],
+            json!([{"apiGroups": ["countersign.dev"], "resources": ["agents", "agents/status"],
+            "verbs": ["get", "list", "create", "update", "patch", "delete"]}]),
+        );
+        bind(
+            "grant",
+            &["alice"],
+            json!([{"apiGroups": ["countersign.dev"], "resources": ["capabilities"], "resourceNames": ["a.read", "a.write", "a.x"], "verbs": ["grant"]}]),
+        );
+        test(&People { world, stamp, namespace });
+    }
+}
+
+impl People {
+    fn kubectl(&self, user: &str) -> Kubectl {
+        self.world.cluster.kubectl_as(user).expect("a user")
+    }
+
+    /// The Agent `bot` with these members, and the stamp of `user` where people write it.
+    fn object(&self, user: &str, spec: Value) -> Value {
+        let mut object = agent(&self.namespace, "bot", spec);
+        if self.stamp == Stamp::ByHand {
+            object["metadata"]["annotations"] = json!({CHANGED_BY: user});
+        }
+        object
+    }
+
+    fn apply(&self, user: &str, spec: Value) -> Result<String, String> {
+        self.kubectl(user).apply(&self.object(user, spec).to_string()).map_err(|f| f.stderr)
+    }
+
+    /// Merges `spec` into the Agent, with the stamp of `user` where people write it.
+    fn patch(&self, user: &str, spec: &Value) -> Result<String, String> {
+        let mut patch = json!({"spec": spec});
+        if self.stamp == Stamp::ByHand {
+            patch["metadata"] = json!({"annotations": {CHANGED_BY: user}});
+        }
+        self.raw_patch(user, &patch)
+    }
+
+    fn raw_patch(&self, user: &str, patch: &Value) -> Result<String, String> {
+        let arguments = ["patch", "agent", "bot", "-n", &self.namespace, "--type=merge", "-p", &patch.to_string()];
+        self.kubectl(user).run(&arguments).map_err(|f| f.stderr)
+    }
+
+    fn stamp(&self) -> Option<String> {
+        let agent = self.world.kubectl().get_json(&["get", "agent", "bot", "-n", &self.namespace]).expect("the Agent");
+        agent["metadata"]["annotations"][CHANGED_BY].as_str().map(str::to_owned)
+    }
+
+    fn settled(&self, condition: &str) {
+        self.world.kubectl().wait_for(&self.namespace, "agent/bot", condition, PATIENCE).expect(condition);
+    }
+}
+
+fn capabilities(names: &[&str]) -> Value {
+    json!({"capabilities": names.iter().map(|n| json!({"name": n})).collect::<Vec<_>>()})
+}
+
+#[track_caller]
+fn forbidden(result: Result<String, String>, because: &str) {
+    let message = result.expect_err("it was accepted");
+    assert!(message.contains("orbidden") && message.contains(because), "{message}");
+}
+
+#[test]
+fn creating_an_agent_needs_grant_on_each_of_its_capabilities() {
+    both_ways("create", |people| {
+        forbidden(people.apply("bob", capabilities(&["a.read"])), "user \"bob\" may not grant capability \"a.read\"");
+        forbidden(
+            people.apply("alice", capabilities(&["a.read", "b.read"])),
+            "user \"alice\" may not grant capability \"b.read\"",
+        );
+        forbidden(people.apply("carol", capabilities(&[])), "cannot");
+        people.apply("alice", capabilities(&["a.read", "a.write"])).expect("alice may grant both");
+        assert_eq!(people.stamp().as_deref(), Some("alice"));
+    });
+}
+
+#[test]
+fn an_agent_without_capabilities_needs_no_grant() {
+    both_ways("empty", |people| {
+        people.apply("bob", capabilities(&[])).expect("nothing is granted");
+        forbidden(people.patch("bob", &capabilities(&["a.read"])), "may not grant capability \"a.read\"");
+    });
+}
+
+#[test]
+fn c1_widening_needs_grant_on_what_is_added_and_on_nothing_else() {
+    both_ways("widen", |people| {
+        people
+            .apply("alice", json!({"capabilities": [{"name": "a.read", "resources": ["document:x", "document:y"]}]}))
+            .expect("created");
+        let change = |user: &str, resources: Value| {
+            people.patch(user, &json!({"capabilities": [{"name": "a.read", "resources": resources}]}))
+        };
+        forbidden(change("bob", json!(["document:x", "document:y", "document:z"])), "a.read");
+        forbidden(change("bob", json!(["document:**"])), "a.read");
+        forbidden(change("bob", json!(null)), "a.read");
+        change("bob", json!(["document:x"])).expect("narrowing needs no grant");
+        forbidden(change("bob", json!(["document:x", "document:y"])), "a.read");
+        change("alice", json!(["document:x", "document:y"])).expect("alice may");
+        people.patch("alice", &capabilities(&["a.read", "a.write"])).expect("alice may grant what is added");
+        forbidden(people.patch("alice", &capabilities(&["a.read", "a.write", "b.read"])), "b.read");
+        forbidden(people.patch("bob", &capabilities(&["a.read", "a.x"])), "a.x");
+        people.patch("bob", &capabilities(&["a.write"])).expect("taking one away needs no grant");
+        people.patch("bob", &capabilities(&[])).expect("taking all away needs no grant");
+    });
+}
+
+#[test]
+fn whoever_could_make_an_agents_rights_his_own_needs_grant_on_all_of_them() {
+    both_ways("everything", |people| {
+        people.apply("alice", json!({"capabilities": [{"name": "a.read"}], "tokens": {"expirationSeconds": 300, "audiences": [{"name": "https://a.example"}]}})).expect("created");
+        for change in [
+            json!({"identity": {"serviceAccounts": [{"name": "mine"}]}}),
+            json!({"identity": {"serviceAccounts": [{"name": "bot"}, {"name": "mine"}]}}),
+            json!({"owner": "bob"}),
+            json!({"tokens": {"audiences": [{"name": "https://a.example"}, {"name": "https://evil.example"}]}}),
+            json!({"tokens": {"expirationSeconds": 900}}),
+        ] {
+            forbidden(people.patch("bob", &change), "may not grant capability \"a.read\"");
+            people.patch("alice", &change).expect("alice may");
+        }
+        people.patch("bob", &json!({"tokens": {"expirationSeconds": 60}})).expect("a shorter life needs no grant");
+        people
+            .patch("bob", &json!({"tokens": {"audiences": [{"name": "https://a.example"}]}}))
+            .expect("fewer audiences need no grant");
+        people.patch("bob", &json!({"displayName": "Bot"})).expect("a name is no right");
+    });
+}
+
+#[test]
+fn suspending_needs_no_grant_but_resuming_does() {
+    both_ways("suspend", |people| {
+        people.apply("alice", capabilities(&["a.read"])).expect("created");
+        people.settled("condition=Ready");
+        people.patch("bob", &json!({"suspended": true})).expect("anyone who may write it may stop it");
+        people.settled("condition=Suspended");
+        people.world.wait_until("the suspended generation is counted", || {
+            let agent = people.world.kubectl().get_json(&["get", "agent", "bot", "-n", &people.namespace]).expect("the Agent");
+            agent["status"]["observedGeneration"] == agent["metadata"]["generation"]
+        });
+        forbidden(people.patch("bob", &json!({"suspended": false})), "may not grant capability \"a.read\"");
+        people.patch("alice", &json!({"suspended": false})).expect("alice may");
+    });
+}
+
+#[test]
+fn the_stamp_names_who_wrote_the_spec_and_cannot_be_forged() {
+    both_ways("stamp", |people| {
+        people.apply("alice", capabilities(&["a.read"])).expect("created");
+        assert_eq!(people.stamp().as_deref(), Some("alice"));
+        let forge = json!({"metadata": {"annotations": {CHANGED_BY: "alice"}}, "spec": {"displayName": "forged"}});
+        match (people.stamp, people.raw_patch("bob", &forge)) {
+            (Stamp::ByPolicy, Ok(_)) => assert_eq!(people.stamp().as_deref(), Some("bob"), "the forged stamp was overwritten"),
+            (Stamp::ByHand, refused) => forbidden(refused, "must be \"bob\""),
+            (Stamp::ByPolicy, Err(error)) => panic!("{error}"),
+        }
+        people.patch("bob", &json!({"displayName": "by bob"})).expect("bob may");
+        assert_eq!(people.stamp().as_deref(), Some("bob"));
+        for without_spec in [json!({"annotations": {CHANGED_BY: "alice"}}), json!({"annotations": {CHANGED_BY: null}})] {
+            match (people.stamp, people.raw_patch("alice", &json!({"metadata": without_spec}))) {
+                (Stamp::ByPolicy, Ok(_)) => {}
+                (Stamp::ByHand, refused) => forbidden(refused, "leave it as it is"),
+                (Stamp::ByPolicy, Err(error)) => panic!("{error}"),
+            }
+            assert_eq!(people.stamp().as_deref(), Some("bob"), "who wrote the spec stays known");
+        }
+        people.raw_patch("bob", &json!({"metadata": {"labels": {"team": "x"}}})).expect("labelling needs no grant and no stamp");
+        assert_eq!(people.stamp().as_deref(), Some("bob"));
+    });
+}
+
+#[test]
+fn server_side_apply_and_replace_are_held_to_the_same_rules() {
+    both_ways("apply", |people| {
+        let server_side = |user: &str, names: &[&str]| {
+            let object = people.object(user, capabilities(names)).to_string();
+            people
+                .kubectl(user)
+                .run_with_input(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &object)
+                .map_err(|f| f.stderr)
+        };
+        forbidden(server_side("bob", &["a.read"]), "a.read");
+        server_side("alice", &["a.read"]).expect("alice may");
+        forbidden(server_side("bob", &["a.read", "a.write"]), "a.write");
+        let replace = |user: &str, names: &[&str]| {
+            let object = people.object(user, capabilities(names)).to_string();
+            people.kubectl(user).run_with_input(&["replace", "-f", "-"], &object).map_err(|f| f.stderr)
+        };
+        forbidden(replace("bob", &["a.read", "a.write"]), "a.write");
+        replace("alice", &["a.read", "a.write"]).expect("alice may");
+    });
+}
+
+#[test]
+fn c9_impersonation_counts_as_the_impersonated() {
+    both_ways("impersonate", |people| {
+        let as_bob = people.world.kubectl().impersonating("bob", &["system:authenticated"]);
+        let refused = as_bob.apply(&people.object("bob", capabilities(&["a.read"])).to_string()).map_err(|f| f.stderr);
+        forbidden(refused, "user \"bob\" may not grant");
+        let as_alice = people.world.kubectl().impersonating("alice", &["system:authenticated"]);
+        as_alice.apply(&people.object("alice", capabilities(&["a.read"])).to_string()).expect("alice may");
+        assert_eq!(people.stamp().as_deref(), Some("alice"));
+    });
+}
+
+#[test]
+fn twenty_four_capabilities_can_be_added_at_once_and_more_by_who_may_grant_all() {
+    both_ways("many", |people| {
+        let names: Vec<String> = (0..64).map(|i| format!("m.n{i}")).collect();
+        let some = |n: usize| capabilities(&names.iter().take(n).map(String::as_str).collect::<Vec<_>>());
+        let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["capabilities"], "resourceNames": names, "verbs": ["grant"]}]);
+        people.world.bind(
+            &people.namespace,
+            "many",
+            rules,
+            &[json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "alice"})],
+        );
+        people.world.wait_until("the Role is seen", || people.apply("alice", some(24)).is_ok());
+        forbidden(people.patch("alice", &some(64)), "at most 24 capabilities");
+        people.patch("alice", &some(48)).expect("twenty-four more");
+        let all = people.object("admin", some(64)).to_string();
+        people.world.kubectl().apply(&all).expect("an administrator may grant all");
+    });
+}
+
+#[test]
+fn status_is_written_by_the_operator_alone() {
+    both_ways("status", |people| {
+        people.apply("alice", capabilities(&["a.read"])).expect("created");
+        people.settled("condition=Ready");
+        for status in [json!({"revocationEpoch": 7}), json!({"conditions": []}), json!(null)] {
+            let arguments = [
+                "patch",
+                "agent",
+                "bot",
+                "-n",
+                &people.namespace,
+                "--subresource=status",
+                "--type=merge",
+                "-p",
+                &json!({"status": status}).to_string(),
+            ];
+            forbidden(people.kubectl("alice").run(&arguments).map_err(|f| f.stderr), "needs verb operate");
+        }
+        let through_spec = people.raw_patch("alice", &json!({"status": {"revocationEpoch": 7}}));
+        assert!(through_spec.is_ok(), "the main resource ignores status");
+        let agent = people.world.kubectl().get_json(&["get", "agent", "bot", "-n", &people.namespace]).expect("the Agent");
+        assert_eq!(agent["status"]["revocationEpoch"], 0);
+    });
+}
+
+#[test]
+fn the_policies_have_no_complaint_of_their_own() {
+    for world in [World::shared(), without_mutating_policies()] {
+        world.wait_until("the API server has type-checked the policies", || {
+            let list = world.kubectl().get_json(&["get", "validatingadmissionpolicies"]).expect("policies");
+            list["items"]
+                .as_array()
+                .expect("items")
+                .iter()
+                .all(|p| p["status"]["observedGeneration"] == p["metadata"]["generation"])
+        });
+        let list = world.kubectl().get_json(&["get", "validatingadmissionpolicies"]).expect("policies");
+        for policy in list["items"].as_array().expect("items") {
+            let warnings = &policy["status"]["typeChecking"]["expressionWarnings"];
+            assert!(warnings.is_null(), "{}: {warnings}", policy["metadata"]["name"]);
+        }
+    }
+}

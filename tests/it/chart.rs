@@ -1,0 +1,180 @@
+//! The chart: exactly the rights that its README lists, and nothing that a stolen token could use elsewhere.
+
+use crate::support::install::{NAMESPACE, RELEASE, render_chart};
+use crate::support::repository;
+use crate::world::World;
+use serde_json::Value;
+
+/// All documents of the chart rendered with default values, by both versions of Helm.
+fn rendered(helm: u8) -> Vec<Value> {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let yaml = render_chart(scratch.path(), helm, &[]).expect("the chart renders");
+    yaml.split("\n---")
+        .filter(|d| d.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#') && l.trim() != "---"))
+        .map(parse)
+        .collect()
+}
+
+fn parse(document: &str) -> Value {
+    serde_saphyr::from_str(document).unwrap_or_else(|e| panic!("{e}: {document}"))
+}
+
+fn of_kind<'a>(documents: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    documents.iter().filter(|d| d["kind"] == kind).collect()
+}
+
+#[test]
+fn k1_the_operators_rights_are_those_that_the_readme_explains() {
+    let readme = std::fs::read_to_string(repository().join("charts/countersign/README.md")).expect("the chart's README");
+    let after = readme.split("<!-- rbac-rules").nth(1).expect("a marked block");
+    let block = after.split("```yaml").nth(1).and_then(|b| b.split("```").next()).expect("a yaml block");
+    let listed = parse(block);
+    for helm in [3, 4] {
+        let documents = rendered(helm);
+        let cluster_roles = of_kind(&documents, "ClusterRole");
+        let operators =
+            cluster_roles.iter().find(|r| r["metadata"]["name"] == "countersign").expect("the operator's ClusterRole");
+        assert_eq!(operators["rules"], listed["clusterRole"], "Helm {helm}");
+        let roles = of_kind(&documents, "Role");
+        assert_eq!(roles.len(), 1);
+        assert_eq!(roles[0]["rules"], listed["role"], "Helm {helm}");
+        assert!(operators["rules"].as_array().expect("rules").len() <= 12);
+    }
+}
+
+#[test]
+fn k1_no_rule_of_the_chart_is_dangerous() {
+    for role in of_kind(&rendered(4), "ClusterRole").into_iter().chain(of_kind(&rendered(4), "Role")) {
+        for rule in role["rules"].as_array().expect("rules") {
+            let text = rule.to_string();
+            for word in [
+                "\"*\"",
+                "impersonate",
+                "escalate",
+                "\"bind\"",
+                "serviceaccounts/token",
+                "pods/exec",
+                "pods/attach",
+                "deletecollection",
+            ] {
+                assert!(!text.contains(word), "{}: {text}", role["metadata"]["name"]);
+            }
+            let resources = rule["resources"].as_array().cloned().unwrap_or_default();
+            if role["kind"] == "ClusterRole" {
+                assert!(!resources.iter().any(|r| r == "secrets" || r == "configmaps" || r == "leases"), "{text}");
+            } else {
+                assert!(rule["resourceNames"].as_array().is_some_and(|n| !n.is_empty()), "a Role names its objects: {text}");
+            }
+            if resources.iter().any(|r| r == "pods" || r == "serviceaccounts") {
+                assert!(rule["verbs"].as_array().expect("verbs").iter().all(|v| v == "list" || v == "watch"), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn k2_a_stolen_operator_token_opens_nothing_else() {
+    let world = World::shared();
+    let user = format!("system:serviceaccount:{NAMESPACE}:{RELEASE}");
+    let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{NAMESPACE}"), "system:authenticated"];
+    let operator = world.kubectl().impersonating(&user, &groups);
+    let can = |verb: &str, resource: &str, namespace: &str| {
+        let mut arguments = vec!["auth", "can-i", verb, resource];
+        if !namespace.is_empty() {
+            arguments.extend(["-n", namespace]);
+        }
+        operator.run(&arguments).is_ok()
+    };
+    assert!(can("update", "secrets/countersign", NAMESPACE), "the question itself works");
+    for (verb, resource) in [
+        ("get", "secrets"),
+        ("list", "secrets"),
+        ("watch", "secrets"),
+        ("create", "secrets"),
+        ("update", "secrets"),
+        ("delete", "secrets"),
+        ("create", "serviceaccounts/token"),
+        ("impersonate", "users"),
+        ("impersonate", "groups"),
+        ("impersonate", "serviceaccounts"),
+        ("escalate", "clusterroles"),
+        ("bind", "clusterroles"),
+        ("create", "clusterrolebindings"),
+        ("update", "clusterroles"),
+        ("create", "rolebindings"),
+        ("create", "pods"),
+        ("delete", "pods"),
+        ("patch", "pods"),
+        ("create", "pods/exec"),
+        ("create", "pods/attach"),
+        ("create", "pods/portforward"),
+        ("create", "pods/ephemeralcontainers"),
+        ("get", "pods/log"),
+        ("create", "deployments"),
+        ("patch", "daemonsets"),
+        ("create", "jobs"),
+        ("get", "nodes"),
+        ("get", "nodes/proxy"),
+        ("update", "nodes"),
+        ("create", "namespaces"),
+        ("delete", "namespaces"),
+        ("create", "agents.countersign.dev"),
+        ("update", "agents.countersign.dev"),
+        ("patch", "agents.countersign.dev"),
+        ("delete", "agents.countersign.dev"),
+        ("grant", "capabilities.countersign.dev"),
+        ("introspect", "audiences.countersign.dev"),
+        ("approve", "capabilities.countersign.dev"),
+        ("update", "customresourcedefinitions"),
+        ("delete", "validatingadmissionpolicies"),
+        ("update", "validatingadmissionpolicies"),
+        ("delete", "validatingadmissionpolicybindings"),
+        ("create", "mutatingwebhookconfigurations"),
+        ("update", "serviceaccounts"),
+        ("approve", "certificatesigningrequests"),
+        ("list", "configmaps"),
+        ("get", "configmaps"),
+        ("delete", "leases"),
+        ("create", "tokenreviews"),
+    ] {
+        for namespace in ["", "default", "kube-system"] {
+            assert!(!can(verb, resource, namespace), "{verb} {resource} in {namespace:?}");
+        }
+    }
+}
+
+#[test]
+fn both_helms_render_the_same_policies_as_the_binary_prints() {
+    let expected = countersign::admission::validating_yaml().expect("YAML");
+    let expected: Vec<Value> = expected.split("---\n").filter(|d| !d.trim().is_empty()).map(parse).collect();
+    for helm in [3, 4] {
+        let documents = rendered(helm);
+        for policy in &expected {
+            let found =
+                documents.iter().find(|d| d["kind"] == policy["kind"] && d["metadata"]["name"] == policy["metadata"]["name"]);
+            assert_eq!(found.expect("the policy is in the chart")["spec"], policy["spec"], "Helm {helm}");
+        }
+    }
+}
+
+#[test]
+fn k8_the_pod_is_restricted() {
+    let documents = rendered(4);
+    let pod = &of_kind(&documents, "StatefulSet")[0]["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    let container = &pod["containers"][0]["securityContext"];
+    assert_eq!(
+        (&container["readOnlyRootFilesystem"], &container["allowPrivilegeEscalation"]),
+        (&Value::Bool(true), &Value::Bool(false))
+    );
+    assert_eq!(container["capabilities"]["drop"][0], "ALL");
+    // The command line of the chart is one that the binary accepts.
+    use clap::Parser as _;
+    let args: Vec<String> = pod["containers"][0]["args"]
+        .as_array()
+        .expect("args")
+        .iter()
+        .map(|a| a.as_str().expect("text").replace("$(POD_NAMESPACE)", NAMESPACE))
+        .collect();
+    countersign::config::Cli::try_parse_from(std::iter::once("countersign".to_owned()).chain(args)).expect("accepted");
+}

@@ -1,0 +1,320 @@
+//! What the tests share: a cluster with the chart and an operator, and agents that have a namespace of their own.
+
+use crate::support::cluster::{Cluster, ClusterOptions};
+use crate::support::install::install_chart;
+use crate::support::kubectl::Kubectl;
+use crate::support::operator::{Operator, OperatorOptions};
+use crate::support::workload;
+use reqwest::blocking::{Client, Response};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Generous: how long anything may take on a busy machine before a test calls it stuck.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The audience of the agents in the tests.
+pub const DOCS: &str = "https://docs.example.com";
+
+pub const CLIENT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+pub const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+pub const TYPE_JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// The operator's binary.
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_countersign"))
+}
+
+/// A cluster with the chart installed and an operator.
+pub struct World {
+    // The operator ends first.
+    pub operator: Operator,
+    pub cluster: Cluster,
+    pub http: Client,
+}
+
+/// How the people of a cluster write Agents: with MutatingAdmissionPolicy they leave the stamp to it, without they write it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stamp {
+    ByPolicy,
+    ByHand,
+}
+
+impl World {
+    /// The one that most tests share.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<World> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(4, &[], &[]))
+    }
+
+    /// One of its own.
+    pub fn start(helm: u8, values: &[(&str, &str)], args: &[&str]) -> Self {
+        let cluster = Cluster::start(&ClusterOptions::default()).expect("a cluster");
+        install_chart(&cluster, helm, values).expect("the chart installs");
+        let options = OperatorOptions { args: args.iter().map(|a| (*a).to_owned()).collect(), ..OperatorOptions::default() };
+        let operator = Operator::start(&cluster, binary(), &options).expect("the operator starts");
+        let http = client(&operator);
+        let world = Self { operator, cluster, http };
+        world.wait_until("the admission policies are in force", || {
+            world.operator.get("/metrics").is_ok_and(|m| m.body.contains("countersign_admission_policies_in_force 1"))
+        });
+        world
+    }
+
+    pub fn kubectl(&self) -> Kubectl {
+        self.cluster.kubectl()
+    }
+
+    /// A namespace that nobody else uses.
+    pub fn namespace(&self, purpose: &str) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{purpose}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        workload::create_namespace(&self.kubectl(), &name).expect("a namespace");
+        name
+    }
+
+    /// An Agent `bot` that is Ready, with its ServiceAccount, a Pod, and the Pod's token.
+    pub fn tenant(&self, purpose: &str) -> Tenant<'_> {
+        self.tenant_with(purpose, json!({}))
+    }
+
+    /// The same, with members of the spec replaced.
+    pub fn tenant_with(&self, purpose: &str, spec: Value) -> Tenant<'_> {
+        let namespace = self.namespace(purpose);
+        let kubectl = self.kubectl();
+        let service_account_uid = workload::create_service_account(&kubectl, &namespace, "bot").expect("a ServiceAccount");
+        let pod_uid = workload::create_pod(&kubectl, &namespace, "pod", "bot").expect("a Pod");
+        self.apply(&agent(&namespace, "bot", spec)).expect("the Agent is accepted");
+        kubectl.wait_for(&namespace, "agent/bot", "condition=Ready", PATIENCE).expect("the Agent is Ready");
+        let tenant = Tenant { world: self, namespace, service_account_uid, pod_uid, token: String::new() };
+        let token = tenant.pod_token("bot", "pod", &tenant.pod_uid);
+        Tenant { token, ..tenant }
+    }
+
+    /// Applies an object as the administrator.
+    pub fn apply(&self, object: &Value) -> Result<String, String> {
+        self.kubectl().apply(&object.to_string()).map_err(|failure| failure.stderr)
+    }
+
+    /// POSTs a form.
+    pub fn post(&self, path: &str, form: &[(&str, &str)]) -> Reply {
+        self.http.post(format!("{}{path}", self.operator.url())).form(form).send().expect("an answer").into()
+    }
+
+    /// A token request.
+    pub fn request(&self, form: &[(&str, &str)]) -> Reply {
+        self.post("/oauth2/token", form)
+    }
+
+    /// Exchanges a ServiceAccount token (RFC 8693).
+    pub fn exchange(&self, token: &str) -> Reply {
+        self.request(&[("grant_type", TOKEN_EXCHANGE), ("subject_token", token), ("subject_token_type", TYPE_JWT)])
+    }
+
+    /// Introspects `token` as the resource server whose ServiceAccount token is `bearer`.
+    pub fn introspect(&self, bearer: &str, token: &str) -> Reply {
+        let url = format!("{}/oauth2/introspect", self.operator.url());
+        self.http.post(url).bearer_auth(bearer).form(&[("token", token)]).send().expect("an answer").into()
+    }
+
+    /// A resource server: a ServiceAccount in a namespace of its own that may introspect `audience`. Returns its token.
+    pub fn resource_server(&self, audience: &str) -> String {
+        let namespace = self.namespace("resource-server");
+        let kubectl = self.kubectl();
+        workload::create_service_account(&kubectl, &namespace, "server").expect("a ServiceAccount");
+        let uid = workload::create_pod(&kubectl, &namespace, "server", "server").expect("a Pod");
+        let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["audiences"], "resourceNames": [audience], "verbs": ["introspect"]}]);
+        self.bind(
+            &namespace,
+            "introspect",
+            rules,
+            &[json!({"kind": "ServiceAccount", "name": "server", "namespace": namespace})],
+        );
+        workload::pod_token(&kubectl, &namespace, "server", "server", &uid, self.operator.issuer(), 3600).expect("a token")
+    }
+
+    /// A Role with `rules` in `namespace`, bound to `subjects`.
+    pub fn bind(&self, namespace: &str, name: &str, rules: Value, subjects: &[Value]) {
+        let (api, metadata) = ("rbac.authorization.k8s.io/v1", json!({"name": name, "namespace": namespace}));
+        self.apply(&json!({"apiVersion": api, "kind": "Role", "metadata": metadata, "rules": rules})).expect("a Role");
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name});
+        self.apply(
+            &json!({"apiVersion": api, "kind": "RoleBinding", "metadata": metadata, "roleRef": role, "subjects": subjects}),
+        )
+        .expect("a RoleBinding");
+    }
+
+    /// The record of the request that got `reply`; there is exactly one.
+    pub fn record_of(&self, reply: &Reply) -> Value {
+        let id = reply.request_id.as_deref().expect("the reply names its request");
+        let lines = self.operator.audit_lines().expect("the audit log");
+        let mut of_request = lines.into_iter().filter(|line| line["request_id"] == id);
+        let record = of_request.next().unwrap_or_else(|| panic!("no record of request {id}"));
+        assert!(of_request.next().is_none(), "more than one record of request {id}");
+        record
+    }
+
+    /// Waits until `check` holds.
+    pub fn wait_until(&self, what: &str, check: impl FnMut() -> bool) {
+        wait_until(what, PATIENCE, check);
+    }
+}
+
+/// Waits until `check` holds, at most for `limit`. Returns how long it took.
+pub fn wait_until(what: &str, limit: Duration, mut check: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !check() {
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    start.elapsed()
+}
+
+/// A client that trusts the operator's CA and follows nothing.
+pub fn client(operator: &Operator) -> Client {
+    let pem = std::fs::read(operator.ca_file()).expect("the CA");
+    Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(&pem).expect("a certificate")])
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(PATIENCE)
+        .build()
+        .expect("a client")
+}
+
+/// An Agent as a user would write it, with members of its spec replaced by those of `spec`.
+pub fn agent(namespace: &str, name: &str, spec: Value) -> Value {
+    let mut agent = json!({
+        "apiVersion": "countersign.dev/v1alpha1",
+        "kind": "Agent",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "owner": "team@example.com",
+            "identity": {"serviceAccounts": [{"name": name}]},
+            "capabilities": [{"name": "document.read", "resources": ["document:reports/*"]}, {"name": "web.search"}],
+            "tokens": {"expirationSeconds": 300, "audiences": [{"name": DOCS}]},
+        },
+    });
+    for (member, value) in spec.as_object().expect("members") {
+        agent["spec"][member] = value.clone();
+    }
+    agent
+}
+
+/// An agent in a namespace of its own.
+pub struct Tenant<'a> {
+    pub world: &'a World,
+    pub namespace: String,
+    pub service_account_uid: String,
+    pub pod_uid: String,
+    /// The Pod's token, for our issuer.
+    pub token: String,
+}
+
+impl Tenant<'_> {
+    /// The subject of the agent.
+    pub fn subject(&self) -> String {
+        format!("agent:{}/bot", self.namespace)
+    }
+
+    /// A token of a Pod in this namespace, as a projected volume would hold it.
+    pub fn pod_token(&self, service_account: &str, pod: &str, pod_uid: &str) -> String {
+        let issuer = self.world.operator.issuer();
+        workload::pod_token(&self.world.kubectl(), &self.namespace, service_account, pod, pod_uid, issuer, 3600).expect("a token")
+    }
+
+    /// An access token of this agent.
+    pub fn access_token(&self) -> String {
+        self.world.exchange(&self.token).expect(200).text("access_token")
+    }
+
+    /// Merges `patch` into the Agent as the administrator.
+    pub fn patch(&self, patch: &Value) {
+        let arguments = ["patch", "agent", "bot", "--namespace", &self.namespace, "--type=merge", "-p", &patch.to_string()];
+        self.world.kubectl().run(&arguments).expect("the patch is accepted");
+    }
+
+    /// The Agent as it is stored.
+    pub fn agent(&self) -> Value {
+        self.world.kubectl().get_json(&["get", "agent", "bot", "--namespace", &self.namespace]).expect("the Agent")
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub body: Value,
+    pub request_id: Option<String>,
+    pub headers: reqwest::header::HeaderMap,
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let request_id = headers.get("x-request-id").map(|id| id.to_str().expect("ASCII").to_owned());
+        let text = response.text().expect("a body");
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Self { status, body, request_id, headers }
+    }
+}
+
+impl Reply {
+    /// Fails unless the status is this one.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{:?}", self.body);
+        self
+    }
+
+    /// Fails unless this is a refusal with that status and code, in the form of RFC 6749 section 5.2, not to be kept by caches,
+    /// with a description that can be read.
+    #[track_caller]
+    pub fn refused(self, status: u16, error: &str) -> Self {
+        assert_eq!((self.status, self.body["error"].as_str()), (status, Some(error)), "{:?}", self.body);
+        let description = self.body["error_description"].as_str().expect("a description");
+        assert!(description.len() > 20, "{description:?}");
+        assert!(description.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\'), "{description:?}");
+        assert_eq!(self.headers["content-type"], "application/json");
+        assert_eq!(self.headers["cache-control"], "no-store");
+        assert!(self.body.get("access_token").is_none());
+        self
+    }
+
+    #[track_caller]
+    pub fn text(&self, member: &str) -> String {
+        self.body[member].as_str().unwrap_or_else(|| panic!("no text {member} in {:?}", self.body)).to_owned()
+    }
+
+    /// Whether an introspection says that the token is alive. Fails if it says more than that of a dead one.
+    #[track_caller]
+    pub fn is_active(&self) -> bool {
+        assert_eq!(self.status, 200, "{:?}", self.body);
+        match self.body["active"].as_bool().expect("active") {
+            true => true,
+            false => {
+                assert_eq!(self.body, json!({"active": false}), "an inactive token says nothing else");
+                false
+            }
+        }
+    }
+}
+
+/// The claims of a token, unverified.
+pub fn claims(token: &str) -> Value {
+    part(token, 1)
+}
+
+/// The header of a token.
+pub fn header(token: &str) -> Value {
+    part(token, 0)
+}
+
+fn part(token: &str, index: usize) -> Value {
+    use base64::Engine as _;
+    let part = token.split('.').nth(index).expect("a JWT");
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).expect("base64url");
+    serde_json::from_slice(&bytes).expect("JSON")
+}
