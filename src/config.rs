@@ -18,7 +18,8 @@ pub struct Cli {
 /// What the binary can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the operator and its token service.
+    /// Run the operator and its token service. Of a flag given twice the last counts.
+    #[command(args_override_self = true)]
     Serve(Box<ServeArgs>),
     /// Print the CustomResourceDefinitions as YAML.
     Crds,

@@ -40,7 +40,7 @@ impl Default for Metrics {
         registry.register("outcomes", "Requests by event, outcome and reason", outcomes.clone());
         registry.register(
             "admission_policies_in_force",
-            "1 while the admission policies are installed as this version expects them, else 0: Agents written meanwhile get no token",
+            "Whether the admission policies are installed as this version expects them; Agents written while they are not get no token",
             policies_in_force.clone(),
         );
         registry.register("view_age_seconds", "Age of the view of the cluster; -1 before it is complete", view_age.clone());

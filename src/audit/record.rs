@@ -56,6 +56,10 @@ impl Record {
     /// Adds a text. It may come from outside: it is cut to 512 bytes, and written with everything but printable ASCII escaped.
     pub fn text(&mut self, name: &'static str, value: impl Into<String>) -> &mut Self {
         let mut value: String = value.into();
+        if holds_token(&value) {
+            // A client that mixes up its parameters must not put its credential into our log.
+            value = "[looks like a token, not recorded]".to_owned();
+        }
         if value.len() > FIELD_MAX {
             let end = (0..=FIELD_MAX).rev().find(|&i| value.is_char_boundary(i)).unwrap_or(0);
             let cut = value.len() - end;
@@ -134,6 +138,12 @@ impl Serialize for Timed<'_> {
     }
 }
 
+/// Whether `text` has something in it that begins like a JWT (`{"` in base64url) and is long enough to be a part of one.
+fn holds_token(text: &str) -> bool {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.'));
+    words.filter_map(|word| word.find("eyJ").and_then(|start| word.get(start..))).any(|word| word.len() > 24)
+}
+
 /// JSON in printable ASCII only: line separators, text-direction marks and look-alikes are inert in every terminal,
 /// log shipper and grep.
 struct Ascii;
@@ -180,6 +190,17 @@ mod tests {
     fn l10_a_long_field_is_cut_and_says_so() {
         let line = line(&"é".repeat(1 << 20));
         assert!(line.len() < 4096 && line.contains("bytes cut"), "{}", line.len());
+    }
+
+    #[test]
+    fn l9_what_looks_like_a_token_is_not_recorded() {
+        let jwt = "eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.eyJzdWIiOiJhIn0.c2ln";
+        for hidden in
+            [jwt, &format!("Bearer {jwt}"), &format!("x{jwt}"), &format!("/a/{jwt}/b"), "a b eyJhbGciOiJSUzI1NiIsImtpZCI6"]
+        {
+            assert!(line(hidden).contains("not recorded") && !line(hidden).contains("eyJ"), "{hidden}");
+        }
+        assert!(line("https://keyJoint.example.com/a").contains("keyJoint"));
     }
 
     #[test]

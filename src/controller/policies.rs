@@ -94,7 +94,6 @@ impl Policies {
             }
         };
         let after = before.clone().after(sighting, self.started.elapsed());
-        self.tell(&before, &after);
         if let Enforcement::InForce(sighting) = &after {
             let same = matches!(&before, Enforcement::InForce(b) if b.seals() == sighting.seals());
             if !same && let Err(error) = self.record(sighting.seals()).await {
@@ -103,6 +102,7 @@ impl Policies {
                 return Err(error);
             }
         }
+        self.tell(&before, &after);
         *state = Some(after.clone());
         Ok(after)
     }

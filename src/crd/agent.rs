@@ -99,7 +99,7 @@ pub struct Identity {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccountRef {
-    /// Name of the ServiceAccount.
+    /// Name of the ServiceAccount, which is in the namespace of the Agent.
     #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN_PATTERN))]
     pub name: String,
 }

@@ -81,7 +81,7 @@ fn a_lost_certificate_is_made_anew_and_served_without_a_restart() {
             &json!({"stringData": {"signing-key.pem": "garbage"}}).to_string(),
         ])
         .expect("patched");
-    let tenant = world.tenant_with("kept", json!({}));
+    let tenant = world.tenant_with("kept", &json!({}));
     world.exchange(&tenant.token).expect(200);
     let World { operator, cluster, .. } = world;
     operator.stop();
@@ -133,10 +133,12 @@ fn given_files_are_served_and_picked_up_when_they_are_replaced() {
         ..OperatorOptions::default()
     };
     let operator = Operator::start(&world.cluster, binary(), &options).expect("it starts");
-    assert!(served(&operator).contains(&format!("serial={:X}", 1001)), "{}", served(&operator));
+    assert!(served(&operator).contains(&format!("serial={:04X}", 1001)), "{}", served(&operator));
     issue("2002");
-    wait_until("the new certificate is served", Duration::from_secs(30), || served(&operator).contains(&format!("{:X}", 2002)));
+    wait_until("the new certificate is served", Duration::from_secs(30), || {
+        served(&operator).contains(&format!("serial={:04X}", 2002))
+    });
     std::fs::write(directory.path().join("tls.crt"), "garbage").expect("written");
     std::thread::sleep(Duration::from_secs(6));
-    assert!(served(&operator).contains(&format!("{:X}", 2002)), "what cannot be used replaces nothing");
+    assert!(served(&operator).contains(&format!("serial={:04X}", 2002)), "what cannot be used replaces nothing");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 fn an_agent_written_while_the_policies_were_missing_gets_no_token_until_it_is_written_again() {
     // A world of its own: it is broken on purpose.
     let world = World::start(4, &[], &[]);
-    let old = world.tenant_with("old", json!({}));
+    let old = world.tenant_with("old", &json!({}));
     world.exchange(&old.token).expect(200);
     let in_force = |expected: u8| {
         wait_until("the metric says so", PATIENCE, || {
@@ -57,8 +57,8 @@ fn an_agent_written_while_the_policies_were_missing_gets_no_token_until_it_is_wr
     let again = ["patch", "agent", "bot", "-n", &namespace, "--type=merge", "-p", r#"{"spec":{"displayName":"again"}}"#];
     let bob = world.kubectl().impersonating("bob", &["system:authenticated"]);
     let write = json!([{"apiGroups": ["countersign.dev"], "resources": ["agents"], "verbs": ["get", "patch"]}]);
-    world.bind(&namespace, "write", write, &[json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"})]);
-    world.wait_until("bob's right is seen", || {
+    world.bind(&namespace, "write", &write, &[json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"})]);
+    wait_until("bob's right is seen", PATIENCE, || {
         bob.run(&["auth", "can-i", "patch", "agents.countersign.dev", "-n", &namespace]).is_ok()
     });
     let refused = bob.run(&again).expect_err("bob may not grant what the Agent holds");
@@ -70,9 +70,9 @@ fn an_agent_written_while_the_policies_were_missing_gets_no_token_until_it_is_wr
 /// Creates an Agent, which must be refused with a condition that says why. Returns its namespace.
 fn written_meanwhile(world: &World) -> String {
     let namespace = world.namespace("meanwhile");
-    let object = agent(&namespace, "bot", json!({}));
+    let object = agent(&namespace, "bot", &json!({}));
     crate::support::workload::create_service_account(&world.kubectl(), &namespace, "bot").expect("a ServiceAccount");
-    world.wait_until("the Agent is accepted", || world.apply(&object).is_ok());
+    wait_until("the Agent is accepted", PATIENCE, || world.apply(&object).is_ok());
     world.kubectl().wait_for(&namespace, "agent/bot", "condition=Admitted=False", PATIENCE).expect("the condition says so");
     still_refused(world, &namespace);
     namespace
@@ -99,7 +99,7 @@ fn rand_suffix() -> u128 {
 #[test]
 fn a_new_process_takes_over_what_the_last_one_saw() {
     let world = World::start(4, &[], &[]);
-    let namespace = world.tenant_with("restart", json!({})).namespace;
+    let namespace = world.tenant_with("restart", &json!({})).namespace;
     let record =
         world.kubectl().get_json(&["get", "configmap", "countersign", "-n", "countersign-system"]).expect("the ConfigMap");
     assert!(record["data"]["admission-policies-in-force"].as_str().expect("a record").contains("countersign-agents"));

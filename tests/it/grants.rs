@@ -124,7 +124,7 @@ fn x1_c2_a_scope_is_exactly_what_is_asked_or_nothing() {
 #[test]
 fn x2_a_target_is_one_audience_of_the_agent_character_by_character() {
     let tenant = World::shared()
-        .tenant_with("target", json!({"tokens": {"audiences": [{"name": DOCS}, {"name": "https://api.example.com"}]}}));
+        .tenant_with("target", &json!({"tokens": {"audiences": [{"name": DOCS}, {"name": "https://api.example.com"}]}}));
     let base = [("grant_type", TOKEN_EXCHANGE), ("subject_token", tenant.token.as_str()), ("subject_token_type", TYPE_JWT)];
     let ask = |more: &[(&'static str, &'static str)]| tenant.world.request(&with(&base, more));
     ask(&[]).refused(400, "invalid_target");
@@ -149,7 +149,7 @@ fn x2_a_target_is_one_audience_of_the_agent_character_by_character() {
 #[test]
 fn a_token_never_outlives_the_credential_it_was_exchanged_for() {
     let world = World::shared();
-    let tenant = world.tenant_with("lifetime", json!({"tokens": {"expirationSeconds": 900, "audiences": [{"name": DOCS}]}}));
+    let tenant = world.tenant_with("lifetime", &json!({"tokens": {"expirationSeconds": 900, "audiences": [{"name": DOCS}]}}));
     let issuer = world.operator.issuer();
     let short =
         crate::support::workload::pod_token(&world.kubectl(), &tenant.namespace, "bot", "pod", &tenant.pod_uid, issuer, 600);
@@ -176,12 +176,12 @@ fn a_client_may_authenticate_beside_the_grant_but_only_as_the_same_agent() {
 #[test]
 fn an_agent_without_capabilities_or_audience_gets_no_token() {
     let world = World::shared();
-    let idle = world.tenant_with("idle", json!({"capabilities": []}));
+    let idle = world.tenant_with("idle", &json!({"capabilities": []}));
     world.exchange(&idle.token).refused(400, "invalid_scope");
     let namespace = world.namespace("nowhere");
     let kubectl = world.kubectl();
     crate::support::workload::create_service_account(&kubectl, &namespace, "bot").expect("a ServiceAccount");
-    world.apply(&crate::world::agent(&namespace, "bot", json!({"tokens": Value::Null}))).expect("accepted");
+    world.apply(&crate::world::agent(&namespace, "bot", &json!({"tokens": Value::Null}))).expect("accepted");
     kubectl
         .wait_for(
             &namespace,

@@ -1,7 +1,7 @@
 //! Introspection (RFC 7662): only for whom a token is for, and only if RBAC says so.
 
 use crate::support::workload;
-use crate::world::{CLIENT_ASSERTION, DOCS, Reply, World, claims};
+use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, World, claims, wait_until};
 use serde_json::json;
 
 #[test]
@@ -103,8 +103,8 @@ fn a_right_that_is_taken_away_is_gone_within_seconds() {
     let token = tenant.access_token();
     assert!(!world.introspect(&bearer, &token).is_active());
     let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["audiences"], "verbs": ["introspect"]}]);
-    world.bind(&namespace, "r", rules, &[json!({"kind": "ServiceAccount", "name": "server", "namespace": namespace})]);
-    world.wait_until("the right is seen", || world.introspect(&bearer, &token).is_active());
+    world.bind(&namespace, "r", &rules, &[json!({"kind": "ServiceAccount", "name": "server", "namespace": namespace})]);
+    wait_until("the right is seen", PATIENCE, || world.introspect(&bearer, &token).is_active());
     kubectl.run(&["delete", "rolebinding", "r", "-n", &namespace]).expect("deleted");
-    world.wait_until("the right is gone", || !world.introspect(&bearer, &token).is_active());
+    wait_until("the right is gone", PATIENCE, || !world.introspect(&bearer, &token).is_active());
 }

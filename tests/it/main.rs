@@ -3,10 +3,10 @@
 //! One control plane, one chart and one operator serve all tests ([`world`]); a test that freezes or breaks something
 //! starts its own. No test replaces the Kubernetes API by anything.
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     clippy::print_stderr,
     reason = "a test and its helpers fail loudly"
 )]

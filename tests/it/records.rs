@@ -1,6 +1,6 @@
 //! The record: one line for each outcome, allow or deny, and never a token in it.
 
-use crate::world::{DOCS, TOKEN_EXCHANGE, TYPE_JWT, World};
+use crate::world::{DOCS, PATIENCE, TOKEN_EXCHANGE, TYPE_JWT, World, wait_until};
 use serde_json::json;
 
 #[test]
@@ -103,7 +103,7 @@ fn an_agents_life_is_recorded_with_who_changed_it() {
             .map(|l| (l["event"].as_str().expect("an event").to_owned(), l["changed_by"].as_str().unwrap_or_default().to_owned()))
             .collect()
     };
-    world.wait_until("the deletion is recorded", || life().iter().any(|(event, _)| event == "agent.deleted"));
+    wait_until("the deletion is recorded", PATIENCE, || life().iter().any(|(event, _)| event == "agent.deleted"));
     let life = life();
     for event in ["agent.registered", "agent.suspended"] {
         assert!(life.contains(&(event.to_owned(), "admin".to_owned())), "{event} in {life:?}");

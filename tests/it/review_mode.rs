@@ -8,7 +8,7 @@ use std::time::Duration;
 #[test]
 fn a_token_review_decides_in_place_of_the_watch() {
     let world = World::start(4, &[("serviceAccountValidation", "TokenReview")], &["--service-account-validation=token-review"]);
-    let tenant = world.tenant_with("review", json!({}));
+    let tenant = world.tenant_with("review", &json!({}));
     let reply = world.exchange(&tenant.token).expect(200);
     assert_eq!(world.record_of(&reply)["pod_uid"], tenant.pod_uid);
     let server = world.resource_server(DOCS);

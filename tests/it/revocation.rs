@@ -44,7 +44,7 @@ fn a_suspension_cannot_be_undone_before_it_has_taken_effect() {
     world.cluster.check().expect("the cluster runs");
     let generation = tenant.agent()["metadata"]["generation"].as_i64().expect("a generation");
     tenant.patch(&json!({"spec": {"suspended": true}}));
-    world.wait_until("the epoch counts it", || tenant.agent()["status"]["revocationEpoch"] == 1);
+    wait_until("the epoch counts it", PATIENCE, || tenant.agent()["status"]["revocationEpoch"] == 1);
     // A change while suspended makes a generation that has not been counted; status says of which generation it speaks.
     let agent = tenant.agent();
     let suspended = agent["status"]["conditions"]
@@ -66,7 +66,7 @@ fn a_deleted_agent_is_gone_and_its_namesake_is_somebody_else() {
     let refused = world.exchange(&tenant.token);
     assert_eq!(world.record_of(&refused)["reason"], "agent_unknown");
     assert!(!world.introspect(&server, &token).is_active());
-    world.apply(&agent(&tenant.namespace, "bot", json!({}))).expect("created anew");
+    world.apply(&agent(&tenant.namespace, "bot", &json!({}))).expect("created anew");
     world.kubectl().wait_for(&tenant.namespace, "agent/bot", "condition=Ready", PATIENCE).expect("Ready");
     assert!(world.introspect(&server, &tenant.access_token()).is_active());
     assert!(!world.introspect(&server, &token).is_active(), "tokens of the first stay dead");
@@ -171,7 +171,7 @@ fn c6_a_second_agent_cannot_take_a_service_account_over() {
     let rival = agent(
         &tenant.namespace,
         "rival",
-        json!({"identity": {"serviceAccounts": [{"name": "bot"}]}, "capabilities": [{"name": "payments.authorize"}]}),
+        &json!({"identity": {"serviceAccounts": [{"name": "bot"}]}, "capabilities": [{"name": "payments.authorize"}]}),
     );
     world.apply(&rival).expect("it can be written");
     let reason = "jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}=ServiceAccountTaken";

@@ -1,6 +1,6 @@
 //! The schema of Agents: what the API server refuses, and what it tells.
 
-use crate::world::{DOCS, World, agent};
+use crate::world::{DOCS, PATIENCE, World, agent, wait_until};
 use serde_json::{Value, json};
 
 /// Creates nothing, but goes all the way through validation and admission.
@@ -32,7 +32,7 @@ fn every_field_has_bounds_and_a_type() {
         json!({"owner": "system:serviceaccounts:research team"}),
     ];
     for spec in good {
-        dry_run(world, &agent(&namespace, "bot", spec.clone())).unwrap_or_else(|e| panic!("{spec}: {e}"));
+        dry_run(world, &agent(&namespace, "bot", &spec.clone())).unwrap_or_else(|e| panic!("{spec}: {e}"));
     }
     let bad = [
         // spec.owner
@@ -108,7 +108,7 @@ fn every_field_has_bounds_and_a_type() {
         audience(&"a".repeat(257)),
     ];
     for spec in bad {
-        let refused = dry_run(world, &agent(&namespace, "bot", spec.clone()));
+        let refused = dry_run(world, &agent(&namespace, "bot", &spec.clone()));
         let message = refused.expect_err(&format!("{spec} was accepted"));
         assert!(message.contains("spec") || message.contains("strict decoding"), "{spec}: {message}");
     }
@@ -125,7 +125,7 @@ fn a_field_that_does_not_exist_is_refused() {
         json!({"identity": {"serviceAccounts": [{"name": "bot", "namespace": "other"}]}}),
         json!({"delegation": {"maxDepth": 9}}),
     ] {
-        let message = dry_run(world, &agent(&namespace, "bot", spec.clone())).expect_err("unknown");
+        let message = dry_run(world, &agent(&namespace, "bot", &spec.clone())).expect_err("unknown");
         assert!(message.contains("unknown field"), "{spec}: {message}");
     }
 }
@@ -135,12 +135,12 @@ fn the_name_of_an_agent_is_a_label() {
     let world = World::shared();
     let namespace = world.namespace("names");
     for name in ["a.b", &"a".repeat(64)] {
-        let mut object = agent(&namespace, "x", json!({}));
+        let mut object = agent(&namespace, "x", &json!({}));
         object["metadata"]["name"] = json!(name);
         let message = dry_run(world, &object).expect_err(name);
         assert!(message.contains("RFC 1123 label"), "{message}");
     }
-    let mut object = agent(&namespace, "x", json!({}));
+    let mut object = agent(&namespace, "x", &json!({}));
     object["metadata"]["name"] = json!("a".repeat(63));
     dry_run(world, &object).expect("63 characters are allowed");
 }
@@ -196,7 +196,7 @@ fn status_says_of_which_generation_it_speaks() {
     let world = World::shared();
     let tenant = world.tenant("conditions");
     tenant.patch(&json!({"spec": {"displayName": "Bot"}}));
-    world.wait_until("the new generation is observed", || tenant.agent()["status"]["observedGeneration"] == 2);
+    wait_until("the new generation is observed", PATIENCE, || tenant.agent()["status"]["observedGeneration"] == 2);
     let agent = tenant.agent();
     let conditions = agent["status"]["conditions"].as_array().expect("conditions");
     assert_eq!(conditions.len(), 3);

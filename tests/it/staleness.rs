@@ -9,7 +9,7 @@ use std::time::Duration;
 fn freeze(component: impl Fn(&World) -> &Guarded) {
     // A world of its own: nobody else can use it while it is frozen.
     let world = World::start(4, &[], &[]);
-    let tenant = world.tenant_with("frozen", json!({}));
+    let tenant = world.tenant_with("frozen", &json!({}));
     let server = world.resource_server(DOCS);
     let token = tenant.access_token();
     assert!(world.introspect(&server, &token).is_active());

@@ -58,7 +58,7 @@ impl World {
         let operator = Operator::start(&cluster, binary(), &options).expect("the operator starts");
         let http = client(&operator);
         let world = Self { operator, cluster, http };
-        world.wait_until("the admission policies are in force", || {
+        wait_until("the admission policies are in force", PATIENCE, || {
             world.operator.get("/metrics").is_ok_and(|m| m.body.contains("countersign_admission_policies_in_force 1"))
         });
         world
@@ -78,11 +78,11 @@ impl World {
 
     /// An Agent `bot` that is Ready, with its ServiceAccount, a Pod, and the Pod's token.
     pub fn tenant(&self, purpose: &str) -> Tenant<'_> {
-        self.tenant_with(purpose, json!({}))
+        self.tenant_with(purpose, &json!({}))
     }
 
     /// The same, with members of the spec replaced.
-    pub fn tenant_with(&self, purpose: &str, spec: Value) -> Tenant<'_> {
+    pub fn tenant_with(&self, purpose: &str, spec: &Value) -> Tenant<'_> {
         let namespace = self.namespace(purpose);
         let kubectl = self.kubectl();
         let service_account_uid = workload::create_service_account(&kubectl, &namespace, "bot").expect("a ServiceAccount");
@@ -130,14 +130,14 @@ impl World {
         self.bind(
             &namespace,
             "introspect",
-            rules,
+            &rules,
             &[json!({"kind": "ServiceAccount", "name": "server", "namespace": namespace})],
         );
         workload::pod_token(&kubectl, &namespace, "server", "server", &uid, self.operator.issuer(), 3600).expect("a token")
     }
 
     /// A Role with `rules` in `namespace`, bound to `subjects`.
-    pub fn bind(&self, namespace: &str, name: &str, rules: Value, subjects: &[Value]) {
+    pub fn bind(&self, namespace: &str, name: &str, rules: &Value, subjects: &[Value]) {
         let (api, metadata) = ("rbac.authorization.k8s.io/v1", json!({"name": name, "namespace": namespace}));
         self.apply(&json!({"apiVersion": api, "kind": "Role", "metadata": metadata, "rules": rules})).expect("a Role");
         let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name});
@@ -155,11 +155,6 @@ impl World {
         let record = of_request.next().unwrap_or_else(|| panic!("no record of request {id}"));
         assert!(of_request.next().is_none(), "more than one record of request {id}");
         record
-    }
-
-    /// Waits until `check` holds.
-    pub fn wait_until(&self, what: &str, check: impl FnMut() -> bool) {
-        wait_until(what, PATIENCE, check);
     }
 }
 
@@ -185,7 +180,7 @@ pub fn client(operator: &Operator) -> Client {
 }
 
 /// An Agent as a user would write it, with members of its spec replaced by those of `spec`.
-pub fn agent(namespace: &str, name: &str, spec: Value) -> Value {
+pub fn agent(namespace: &str, name: &str, spec: &Value) -> Value {
     let mut agent = json!({
         "apiVersion": "countersign.dev/v1alpha1",
         "kind": "Agent",
