@@ -52,7 +52,12 @@ impl World {
 
     /// One of its own.
     pub fn start(helm: u8, values: &[(&str, &str)], args: &[&str]) -> Self {
-        let cluster = Cluster::start(&ClusterOptions::default()).expect("a cluster");
+        Self::start_on(&ClusterOptions::default(), helm, values, args)
+    }
+
+    /// One of its own, on a cluster with these options.
+    pub fn start_on(options: &ClusterOptions, helm: u8, values: &[(&str, &str)], args: &[&str]) -> Self {
+        let cluster = Cluster::start(options).expect("a cluster");
         install_chart(&cluster, helm, values).expect("the chart installs");
         let options = OperatorOptions { args: args.iter().map(|a| (*a).to_owned()).collect(), ..OperatorOptions::default() };
         let operator = Operator::start(&cluster, binary(), &options).expect("the operator starts");

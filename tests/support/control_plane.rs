@@ -74,24 +74,23 @@ impl ControlPlane {
         let deadline = Instant::now() + START_LIMIT;
 
         let etcd = binaries.etcd.spawn(files, etcd_flags(files, client_port, peer_port, options))?;
-        wait_for_listener(&etcd, client_port, deadline)?;
+        wait_for_listener(&[&etcd], client_port, deadline)?;
 
         let flags = api_server_flags(files, client_port, secure_port, options);
         let api_server = binaries.api_server.spawn(files, flags)?;
-        wait_for_listener(&api_server, secure_port, deadline)?;
+        wait_for_listener(&[&api_server, &etcd], secure_port, deadline)?;
         let kubeconfig = Kubeconfig::local(secure_port, &files.certificate, users.admin_token());
         let admin_file = kubeconfig.write_admin(&files.root, "admin")?;
         let kubectl = Kubectl::new(&admin_file, &files.root);
-        wait_until_answered(&api_server, &kubectl, &["get", "--raw", "/readyz"], deadline)?;
-        // An etcd that lost its port to another one lets the API server come up on the other one's data.
-        check(&etcd)?;
+        // etcd is watched as well: one that lost its port to another etcd lets the API server come up on the other one's data.
+        wait_until_answered(&[&api_server, &etcd], &kubectl, &["get", "--raw", "/readyz"], deadline)?;
 
         let controller_manager = match &binaries.controller_manager {
             None => None,
             Some(program) => {
                 let process = program.spawn(files, controller_manager_flags(files, &admin_file))?;
                 let first_work = ["get", "--namespace=default", "serviceaccount", "default"];
-                wait_until_answered(&process, &kubectl, &first_work, deadline)?;
+                wait_until_answered(&[&process, &api_server, &etcd], &kubectl, &first_work, deadline)?;
                 Some(process)
             }
         };
@@ -295,29 +294,30 @@ fn check(process: &Guarded) -> Result<()> {
     }
 }
 
-/// Waits until something listens on the port, as long as the process lives.
-fn wait_for_listener(process: &Guarded, port: u16, deadline: Instant) -> Result<()> {
+/// Waits until something listens on the port, as long as the processes live.
+fn wait_for_listener(processes: &[&Guarded], port: u16, deadline: Instant) -> Result<()> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    poll(process, deadline, || match TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+    poll(processes, deadline, || match TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
         Ok(_) => None,
         Err(error) => Some(format!("{address}: {error}")),
     })
 }
 
-/// Waits until the API server answers a request, as long as the process that has to bring that about lives.
-fn wait_until_answered(process: &Guarded, kubectl: &Kubectl, arguments: &[&str], deadline: Instant) -> Result<()> {
-    poll(process, deadline, || kubectl.run(arguments).err().map(|failure| failure.to_string()))
+/// Waits until the API server answers a request, as long as the processes that have to bring that about live.
+fn wait_until_answered(processes: &[&Guarded], kubectl: &Kubectl, arguments: &[&str], deadline: Instant) -> Result<()> {
+    poll(processes, deadline, || kubectl.run(arguments).err().map(|failure| failure.to_string()))
 }
 
-/// Repeats `attempt` until it has nothing to complain about.
-fn poll(process: &Guarded, deadline: Instant, attempt: impl Fn() -> Option<String>) -> Result<()> {
+/// Repeats `attempt` until it has nothing to complain about. `processes` are what it depends on, first the one that is starting.
+fn poll(processes: &[&Guarded], deadline: Instant, attempt: impl Fn() -> Option<String>) -> Result<()> {
+    let check_all = || processes.iter().try_for_each(|process| check(process));
     while let Some(complaint) = attempt() {
-        check(process)?;
+        check_all()?;
         if Instant::now() >= deadline {
-            let (name, log) = (process.name(), process.log_tail());
-            return Err(Error::new(format!("{name} is not ready after {START_LIMIT:?}: {complaint}\n{log}")));
+            let logs: Vec<String> = processes.iter().map(|process| process.log_tail()).collect();
+            return Err(Error::new(format!("not ready after {START_LIMIT:?}: {complaint}\n{}", logs.join("\n"))));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    check(process)
+    check_all()
 }
