@@ -26,6 +26,7 @@ mod enforcement;
 mod forged_tokens;
 mod grants;
 mod introspection;
+mod processes;
 mod records;
 mod review_mode;
 mod revocation;

@@ -14,7 +14,7 @@
 
 pub mod cluster;
 mod control_plane;
-mod directory;
+pub mod directory;
 pub mod error;
 mod http;
 pub mod install;

@@ -13,9 +13,6 @@ use std::time::{Duration, Instant};
 
 use super::error::{Context, Error, Result};
 
-#[cfg(test)]
-mod tests;
-
 /// The script between us and the child; it says itself what it does.
 const WATCHDOG: &str = include_str!("watchdog.sh");
 

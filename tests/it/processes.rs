@@ -1,8 +1,12 @@
+//! What starts and stops the processes of these tests: nothing that they start may outlive them.
+
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::super::directory::Directory;
-use super::*;
+use crate::support::directory::Directory;
+use crate::support::process::{Guarded, clean_env};
 
 /// Names the directory for [`holder`], which does nothing without it.
 const HOLDER_DIRECTORY: &str = "COUNTERSIGN_TEST_HOLDER";
