@@ -50,11 +50,13 @@ pub(super) fn spec_policy() -> Policy {
             "oldObject == null || object.spec.identity != oldObject.spec.identity || object.spec.owner != oldObject.spec.owner
                 || variables.resumes || variables.audiencesAdded || variables.livesLonger || variables.unproven",
         ),
+        // An entry that is as it was is found cheaply: only for one that changed are resources compared one by one, so that
+        // the largest Agent that the schema allows stays within the cost limit of an expression.
         variable(
             "added",
-            "variables.unchanged ? [] : object.spec.capabilities.filter(c, variables.everything ||
-                !oldObject.spec.capabilities.exists(o, o.name == c.name && (!has(o.resources)
-                    || (has(c.resources) && c.resources.all(r, r in o.resources))))).map(c, c.name)",
+            "variables.unchanged ? [] : object.spec.capabilities.filter(c, variables.everything || !(c in oldObject.spec.capabilities ||
+                oldObject.spec.capabilities.exists(o, o.name == c.name && (!has(o.resources)
+                    || (has(c.resources) && c.resources.all(r, r in o.resources)))))).map(c, c.name)",
         ),
         variable(
             "grantsAll",

@@ -1,8 +1,8 @@
 //! The directory that a cluster, its logs and its credentials live in.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -76,15 +76,12 @@ impl Drop for Directory {
 
 /// Writes a file that nobody else may read, in place of any file of that name, at once and whole.
 pub fn write_private(path: &Path, contents: &str) -> Result<()> {
-    let part = path.with_extension("part");
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&part)
-        .and_then(|mut file| file.write_all(contents.as_bytes()))
-        .and_then(|()| fs::rename(&part, path));
+    // A temporary file of its own, readable to us alone: tests that write the same file at once do not meet.
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let written = tempfile::NamedTempFile::new_in(directory)
+        .and_then(|mut file| file.write_all(contents.as_bytes()).map(|()| file))
+        .and_then(|file| Ok(file.persist(path)?))
+        .map(drop);
     written.context(format!("cannot write {}", path.display()))
 }
 
