@@ -338,11 +338,7 @@ fn f7_the_claims_of_a_credential_are_exact() {
 fn f8_a_namesake_in_another_namespace_is_somebody_else() {
     let world = World::shared();
     let tenant = world.tenant("f8");
-    let namespace = world.namespace("f8-namesake");
-    let kubectl = world.kubectl();
-    workload::create_service_account(&kubectl, &namespace, "bot").expect("a ServiceAccount");
-    let uid = workload::create_pod(&kubectl, &namespace, "pod", "bot").expect("a Pod");
-    let token = workload::pod_token(&kubectl, &namespace, "bot", "pod", &uid, world.operator.issuer(), 3600).expect("a token");
+    let token = world.workload(&world.namespace("f8-namesake"), "bot");
     refused_everywhere(world, &token, "agent_unknown");
     world.exchange(&tenant.token).expect(200);
 }

@@ -1,6 +1,5 @@
 //! Introspection (RFC 7662): only for whom a token is for, and only if RBAC says so.
 
-use crate::support::workload;
 use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, World, claims, wait_until};
 use serde_json::json;
 
@@ -95,16 +94,12 @@ fn a_right_that_is_taken_away_is_gone_within_seconds() {
     let world = World::shared();
     let tenant = world.tenant("introspect-unbound");
     let namespace = world.namespace("unbound");
-    let kubectl = world.kubectl();
-    workload::create_service_account(&kubectl, &namespace, "server").expect("a ServiceAccount");
-    let uid = workload::create_pod(&kubectl, &namespace, "server", "server").expect("a Pod");
-    let bearer =
-        workload::pod_token(&kubectl, &namespace, "server", "server", &uid, world.operator.issuer(), 3600).expect("a token");
+    let bearer = world.workload(&namespace, "server");
     let token = tenant.access_token();
     assert!(!world.introspect(&bearer, &token).is_active());
     let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["audiences"], "verbs": ["introspect"]}]);
     world.bind(&namespace, "r", &rules, &[json!({"kind": "ServiceAccount", "name": "server", "namespace": namespace})]);
     wait_until("the right is seen", PATIENCE, || world.introspect(&bearer, &token).is_active());
-    kubectl.run(&["delete", "rolebinding", "r", "-n", &namespace]).expect("deleted");
+    world.kubectl().run(&["delete", "rolebinding", "r", "-n", &namespace]).expect("deleted");
     wait_until("the right is gone", PATIENCE, || !world.introspect(&bearer, &token).is_active());
 }

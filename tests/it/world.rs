@@ -125,12 +125,18 @@ impl World {
         self.http.post(url).bearer_auth(bearer).form(&[("token", token)]).send().expect("an answer").into()
     }
 
+    /// A ServiceAccount and a Pod of that name. Returns the Pod's token for our issuer.
+    pub fn workload(&self, namespace: &str, name: &str) -> String {
+        let kubectl = self.kubectl();
+        workload::create_service_account(&kubectl, namespace, name).expect("a ServiceAccount");
+        let uid = workload::create_pod(&kubectl, namespace, name, name).expect("a Pod");
+        workload::pod_token(&kubectl, namespace, name, name, &uid, self.operator.issuer(), 3600).expect("a token")
+    }
+
     /// A resource server: a ServiceAccount in a namespace of its own that may introspect `audience`. Returns its token.
     pub fn resource_server(&self, audience: &str) -> String {
         let namespace = self.namespace("resource-server");
-        let kubectl = self.kubectl();
-        workload::create_service_account(&kubectl, &namespace, "server").expect("a ServiceAccount");
-        let uid = workload::create_pod(&kubectl, &namespace, "server", "server").expect("a Pod");
+        let token = self.workload(&namespace, "server");
         let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["audiences"], "resourceNames": [audience], "verbs": ["introspect"]}]);
         self.bind(
             &namespace,
@@ -138,7 +144,7 @@ impl World {
             &rules,
             &[json!({"kind": "ServiceAccount", "name": "server", "namespace": namespace})],
         );
-        workload::pod_token(&kubectl, &namespace, "server", "server", &uid, self.operator.issuer(), 3600).expect("a token")
+        token
     }
 
     /// A Role with `rules` in `namespace`, bound to `subjects`.
