@@ -26,6 +26,7 @@ mod enforcement;
 mod forged_tokens;
 mod grants;
 mod introspection;
+mod issuer_keys;
 mod processes;
 mod records;
 mod review_mode;

@@ -89,7 +89,8 @@ fn l9_no_token_is_in_any_record_or_log() {
 
 #[test]
 fn an_agents_life_is_recorded_with_who_changed_it() {
-    let world = World::shared();
+    // A world of its own: of several operators on one cluster, any may be the one that sees to an Agent and records it.
+    let world = World::start(4, &[], &[]);
     let tenant = world.tenant("record-life");
     tenant.patch(&json!({"spec": {"displayName": "Bot"}}));
     tenant.patch(&json!({"spec": {"suspended": true}}));
