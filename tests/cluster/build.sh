@@ -41,7 +41,7 @@ go mod download >&2
 total=$(go list -deps . | wc -l)
 # `go build -v` names each package as it is compiled; the standard library and
 # what is cached are not named, so the count is an upper bound.
-go build -v -trimpath -ldflags "$flags" -o "$binary.part" . 2>&1 |
+go build -v -trimpath -buildvcs=false -ldflags "$flags" -o "$binary.part" . 2>&1 |
 	awk -v total="$total" '
 		/^[a-zA-Z0-9_.\/-]+$/ { n++; if (n % 50 == 0) printf "tests/cluster: %d of at most %d packages compiled\n", n, total; fflush(); next }
 		{ print }' >&2
