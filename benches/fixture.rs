@@ -3,10 +3,11 @@
 use crate::bare;
 use crate::load::Target;
 use crate::support::cluster::{Cluster, ClusterOptions};
-use crate::support::install::install_chart;
+use crate::support::install::{NAMESPACE, RELEASE, install_chart};
+use crate::support::kubectl::Kubectl;
 use crate::support::operator::{Operator, OperatorOptions};
 use crate::support::process::{Guarded, clean_env};
-use crate::support::{kubectl::Kubectl, workload};
+use crate::support::workload;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::json;
@@ -15,17 +16,37 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How many agents take turns, each with a pod.
-const AGENTS: usize = 16;
+/// How many agents there are.
+const AGENTS: usize = 8;
+/// How many pods each agent has; every pod has a token of its own.
+const PODS_PER_AGENT: usize = 4;
+/// The namespace of the agents.
+const AGENTS_NAMESPACE: &str = "bench";
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Everything that runs, and the servers to load: ours and the bare one, over TLS and in the clear.
+/// One server over TLS and in the clear.
+pub struct Server {
+    /// Over TLS.
+    pub tls: Target,
+    /// In the clear.
+    pub plain: Target,
+}
+
+/// Everything that runs, and the servers to load.
 pub struct Fixture {
     // Dropped in this order.
     _operator: Operator,
     _bare: Guarded,
     _cluster: Cluster,
-    pub tls: [Target; 2],
-    pub plain: [Target; 2],
+    /// The operator.
+    pub ours: Server,
+    /// The bare stack.
+    pub bare: Server,
+    /// The API server's keys for ServiceAccount tokens.
+    pub jwks: String,
+    /// One of the ServiceAccount tokens.
+    pub token: String,
 }
 
 impl Fixture {
@@ -37,22 +58,27 @@ impl Fixture {
         let options = OperatorOptions { args: vec![format!("--insecure-http-address={plain}")], ..OperatorOptions::default() };
         let operator =
             Operator::start(&cluster, Path::new(env!("CARGO_BIN_EXE_countersign")), &options).expect("the operator starts");
-        let kubectl = cluster.kubectl();
-        let requests: Vec<Vec<u8>> =
-            (0..AGENTS).map(|i| request(&agent_token(&kubectl, &format!("agent-{i}"), operator.issuer()))).collect();
-        let bare = start_bare(&cluster, &kubectl, bare_tls, bare_plain);
+        wait_until("the admission policies are in force", || {
+            operator.get("/metrics").is_ok_and(|m| m.body.contains("countersign_admission_policies_in_force 1"))
+        });
 
-        let address: SocketAddr = operator.url().trim_start_matches("https://").parse().expect("an address");
+        let kubectl = cluster.kubectl();
+        let tokens = tokens(&kubectl, operator.issuer());
+        let jwks = kubectl.run(&["get", "--raw", "/openid/v1/jwks"]).expect("the JWKS");
+        let bare = start_bare(&cluster, &jwks, operator.issuer(), bare_tls, bare_plain);
+
+        let tls: SocketAddr = operator.url().trim_start_matches("https://").parse().expect("an address");
         let client = tls_client(operator.ca_file());
-        let requests = Arc::new(requests);
-        let target = |address, tls: Option<&Arc<rustls::ClientConfig>>| Target {
-            address,
-            tls: tls.cloned(),
-            requests: Arc::clone(&requests),
+        let requests = Arc::new(tokens.iter().map(|token| request(token)).collect::<Vec<_>>());
+        let server = |name, tls, plain| {
+            let target = |address, tls| Target { name, address, tls, requests: Arc::clone(&requests) };
+            Server { tls: target(tls, Some(Arc::clone(&client))), plain: target(plain, None) }
         };
         Self {
-            tls: [target(address, Some(&client)), target(bare_tls, Some(&client))],
-            plain: [target(plain, None), target(bare_plain, None)],
+            ours: server("the operator", tls, plain),
+            bare: server("the bare stack", bare_tls, bare_plain),
+            jwks,
+            token: tokens.into_iter().next().expect("a token"),
             _operator: operator,
             _bare: bare,
             _cluster: cluster,
@@ -60,62 +86,77 @@ impl Fixture {
     }
 }
 
-/// Registers an agent that is Ready and returns its pod's token.
-fn agent_token(kubectl: &Kubectl, name: &str, issuer: &str) -> String {
-    let namespace = "bench";
-    workload::create_namespace(kubectl, namespace).expect("a namespace");
-    workload::create_service_account(kubectl, namespace, name).expect("a ServiceAccount");
-    let uid = workload::create_pod(kubectl, namespace, name, name).expect("a Pod");
+/// Registers the agents, which are Ready on return, and returns the tokens of their pods, each agent's apart.
+fn tokens(kubectl: &Kubectl, issuer: &str) -> Vec<String> {
+    workload::create_namespace(kubectl, AGENTS_NAMESPACE).expect("a namespace");
+    let mut of_agents: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..AGENTS).map(|i| scope.spawn(move || agent_tokens(kubectl, &format!("agent-{i}"), issuer).into_iter())).collect();
+        threads.into_iter().map(|thread| thread.join().expect("an agent")).collect()
+    });
+    (0..PODS_PER_AGENT).flat_map(|_| of_agents.iter_mut().filter_map(Iterator::next).collect::<Vec<_>>()).collect()
+}
+
+/// Registers an agent with its pods and returns their tokens.
+fn agent_tokens(kubectl: &Kubectl, name: &str, issuer: &str) -> Vec<String> {
+    workload::create_service_account(kubectl, AGENTS_NAMESPACE, name).expect("a ServiceAccount");
     let agent = json!({
-        "apiVersion": "countersign.dev/v1alpha1", "kind": "Agent", "metadata": {"namespace": namespace, "name": name},
+        "apiVersion": "countersign.dev/v1alpha1",
+        "kind": "Agent",
+        "metadata": {"namespace": AGENTS_NAMESPACE, "name": name},
         "spec": {
-            "owner": "bench", "identity": {"serviceAccounts": [{"name": name}]},
+            "owner": "team@example.com",
+            "identity": {"serviceAccounts": [{"name": name}]},
             "capabilities": [{"name": "document.read", "resources": ["document:reports/*"]}, {"name": "web.search"}],
-            "tokens": {"audiences": [{"name": "https://docs.example.com"}]},
+            "tokens": {"expirationSeconds": 300, "audiences": [{"name": "https://docs.example.com"}]},
         },
     });
     kubectl.apply(&agent.to_string()).expect("the Agent is accepted");
-    kubectl
-        .wait_for(namespace, &format!("agent/{name}"), "condition=Ready", Duration::from_secs(30))
-        .expect("the Agent is Ready");
-    workload::pod_token(kubectl, namespace, name, name, &uid, issuer, 3600).expect("a token")
+    let pod_token = |number: usize| {
+        let pod = format!("{name}-{number}");
+        let uid = workload::create_pod(kubectl, AGENTS_NAMESPACE, &pod, name).expect("a Pod");
+        workload::pod_token(kubectl, AGENTS_NAMESPACE, name, &pod, &uid, issuer, 3600).expect("a token")
+    };
+    let tokens = (0..PODS_PER_AGENT).map(pod_token).collect();
+    kubectl.wait_for(AGENTS_NAMESPACE, &format!("agent/{name}"), "condition=Ready", PATIENCE).expect("the Agent is Ready");
+    tokens
 }
 
 /// The exchange of `token` (RFC 8693), as bytes on the wire.
 fn request(token: &str) -> Vec<u8> {
     let body = format!(
         "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange\
-         &subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt&subject_token={token}"
+         &subject_token={token}&subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt"
     );
-    let head = format!(
-        "POST /oauth2/token HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    (head + &body).into_bytes()
+    let length = body.len();
+    format!(
+        "POST /oauth2/token HTTP/1.1\r\nhost: localhost\r\naccept: application/json\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
 }
 
 /// Starts this binary as the bare stack, with the operator's certificate and the API server's keys.
-fn start_bare(cluster: &Cluster, kubectl: &Kubectl, tls: SocketAddr, plain: SocketAddr) -> Guarded {
+fn start_bare(cluster: &Cluster, jwks: &str, issuer: &str, tls: SocketAddr, plain: SocketAddr) -> Guarded {
     let directory = cluster.directory().subdirectory("bare").expect("a directory");
-    let jwks = kubectl.run(&["get", "--raw", "/openid/v1/jwks"]).expect("the JWKS");
     std::fs::write(directory.join("jwks.json"), jwks).expect("written");
     for file in ["tls.crt", "tls.key"] {
         let template = format!("go-template={{{{index .data {file:?} | base64decode}}}}");
-        let pem =
-            kubectl.run(&["get", "secret", "countersign", "-n", "countersign-system", "-o", &template]).expect("the certificate");
-        std::fs::write(directory.join(file), pem).expect("written");
+        let secret = ["get", "secret", RELEASE, "--namespace", NAMESPACE, "-o", &template];
+        std::fs::write(directory.join(file), cluster.kubectl().run(&secret).expect("the certificate")).expect("written");
     }
-    let arguments = [bare::ARGUMENT.to_owned(), directory.display().to_string(), tls.to_string(), plain.to_string()];
+    let directory_text = directory.display().to_string();
+    let arguments = [bare::ARGUMENT.to_owned(), directory_text, issuer.to_owned(), tls.to_string(), plain.to_string()];
     let binary = std::env::current_exe().expect("this binary");
     let process = Guarded::spawn(&directory, "bare", &binary, &arguments, &clean_env(&directory)).expect("the bare stack starts");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(plain).is_err() {
-        assert!(Instant::now() < deadline && process.exited().is_none(), "the bare stack does not start: {}", process.log_tail());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until("the bare stack listens", || {
+        assert!(process.exited().is_none(), "the bare stack ended: {}", process.log_tail());
+        TcpStream::connect(plain).is_ok()
+    });
     process
 }
 
+/// A TLS client that trusts the operator's authority.
 fn tls_client(ca_file: &Path) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca_file).expect("the CA")).expect("a certificate");
@@ -128,4 +169,13 @@ fn tls_client(ca_file: &Path) -> Arc<rustls::ClientConfig> {
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
     listeners.map(|listener| listener.local_addr().expect("an address"))
+}
+
+/// Waits until `check` holds.
+fn wait_until(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !check() {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

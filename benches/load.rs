@@ -1,58 +1,85 @@
-//! The load generator: keep-alive connections, requests made beforehand, a reader that does no more than it must.
+//! The load generator: keep-alive connections, requests made beforehand, a reader that does no more than it must. What it
+//! spends, both servers lack, and that would flatter the ratio.
 
 use rustls::pki_types::ServerName;
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+
+/// Longest answer.
+const ANSWER_MAX: usize = 16 * 1024;
+/// How long one answer may take before the benchmark fails.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// A server, and the requests that are sent to it in turn.
 #[derive(Debug, Clone)]
 pub struct Target {
+    /// For messages.
+    pub name: &'static str,
+    /// Where it listens.
     pub address: SocketAddr,
     /// `None` is plain HTTP.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Whole requests, head and body.
     pub requests: Arc<Vec<Vec<u8>>>,
 }
 
 /// One round. Times are in seconds.
 #[derive(Debug)]
 pub struct Measured {
+    /// Answers per second over all connections.
     pub per_second: f64,
+    /// The median latency.
     pub p50: f64,
+    /// The latency that one in a hundred exceeds.
     pub p99: f64,
 }
 
-/// Loads `target` for `length` over `connections` connections. Any answer but 200 with a token of its own ends the benchmark.
+/// What one connection saw.
+#[derive(Debug, Default)]
+struct Seen {
+    latencies: Vec<f64>,
+    /// The end of each access token, which is a part of its signature: equal tokens have equal ends.
+    tokens: Vec<u128>,
+}
+
+/// Loads `target` for `length` over `connections` connections, opened beforehand. Any answer but 200 with an access token
+/// that no other answer had ends the benchmark.
 pub async fn run(target: &Target, connections: usize, length: Duration) -> Measured {
     let mut streams = Vec::new();
     for _ in 0..connections {
         streams.push(connect(target).await);
     }
+    let mut tasks = JoinSet::new();
     let start = Instant::now();
-    let tasks = streams.into_iter().enumerate().map(|(i, stream)| {
-        let requests = Arc::clone(&target.requests);
-        async move { speak(stream, &requests, i, start + length).await }
-    });
-    let done = futures::future::join_all(tasks).await;
-    let elapsed = start.elapsed().as_secs_f64();
-    let mut tokens = HashSet::new();
-    let mut times: Vec<f64> = Vec::new();
-    for (latencies, sample) in done {
-        assert!(sample.into_iter().all(|token| tokens.insert(token)), "two answers had one token");
-        times.extend(latencies);
+    for (index, stream) in streams.into_iter().enumerate() {
+        let target = target.clone();
+        tasks.spawn(async move { speak(stream, &target, index, start + length).await });
     }
-    times.sort_by(f64::total_cmp);
-    let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
-    Measured { per_second: times.len() as f64 / elapsed, p50: at(0.5), p99: at(0.99) }
+    let (mut latencies, mut tokens) = (Vec::new(), Vec::new());
+    while let Some(seen) = tasks.join_next().await {
+        let seen = seen.expect("every answer is as it must be");
+        latencies.extend(seen.latencies);
+        tokens.extend(seen.tokens);
+    }
+    let elapsed = start.elapsed().as_secs_f64();
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!(tokens.len(), latencies.len(), "{}: two answers had one token", target.name);
+    latencies.sort_by(f64::total_cmp);
+    let at = |percent: usize| latencies.get(latencies.len() * percent / 100).copied().expect("an answer");
+    Measured { per_second: latencies.len() as f64 / elapsed, p50: at(50), p99: at(99) }
 }
 
+/// A connection, encrypted or not.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
+/// Opens a connection.
 async fn connect(target: &Target) -> Box<dyn Stream> {
     let stream = TcpStream::connect(target.address).await.expect("connected");
     stream.set_nodelay(true).expect("TCP_NODELAY");
@@ -65,42 +92,61 @@ async fn connect(target: &Target) -> Box<dyn Stream> {
     }
 }
 
-/// Sends requests one after the other until `end`. Returns the latencies and every sixteenth token.
-async fn speak(mut stream: Box<dyn Stream>, requests: &[Vec<u8>], first: usize, end: Instant) -> (Vec<f64>, Vec<Vec<u8>>) {
-    let (mut latencies, mut sample) = (Vec::with_capacity(65_536), Vec::new());
-    let mut buffer = vec![0; 16 * 1024];
-    for request in requests.iter().cycle().skip(first) {
+/// Sends requests one after the other until `end`, beginning with the one of number `first`.
+async fn speak(mut stream: Box<dyn Stream>, target: &Target, first: usize, end: Instant) -> Seen {
+    let mut seen = Seen::default();
+    let mut buffer = vec![0; ANSWER_MAX];
+    let deadline = tokio::time::sleep_until((end + ANSWER_WITHIN).into());
+    let mut deadline = std::pin::pin!(deadline);
+    for request in target.requests.iter().cycle().skip(first) {
         let begin = Instant::now();
         if begin >= end {
             break;
         }
         stream.write_all(request).await.expect("sent");
         stream.flush().await.expect("sent");
-        let body = read_answer(&mut stream, &mut buffer).await;
-        latencies.push(begin.elapsed().as_secs_f64());
-        if latencies.len() % 16 == 0 {
-            let token = body.split(|b| *b == b'"').max_by_key(|part| part.len()).expect("a token");
-            assert!(token.len() > 100, "no token in {}", String::from_utf8_lossy(body));
-            sample.push(token.to_vec());
-        }
+        let body = tokio::select! {
+            biased;
+            body = read_answer(&mut stream, &mut buffer, target.name) => body,
+            () = deadline.as_mut() => panic!("{}: no answer", target.name),
+        };
+        seen.latencies.push(begin.elapsed().as_secs_f64());
+        seen.tokens.push(end_of_token(body));
     }
-    (latencies, sample)
+    seen
 }
 
 /// Reads one answer with a Content-Length and returns its body.
-async fn read_answer<'a>(stream: &mut Box<dyn Stream>, buffer: &'a mut [u8]) -> &'a [u8] {
-    let mut filled = 0;
+async fn read_answer<'a>(stream: &mut Box<dyn Stream>, buffer: &'a mut [u8], name: &str) -> &'a [u8] {
+    let (mut filled, mut head) = (0, None);
     loop {
         let read = stream.read(&mut buffer[filled..]).await.expect("an answer");
-        assert!(read > 0, "the server closed the connection");
+        assert!(read > 0, "{name}: the connection ended, or an answer is too long");
         filled += read;
-        let Some(head) = buffer[..filled].windows(4).position(|w| w == b"\r\n\r\n") else { continue };
-        let text = std::str::from_utf8(&buffer[..head]).expect("a head");
-        assert!(text.starts_with("HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..filled]));
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
-        let end = head + 4 + length.parse::<usize>().expect("a number");
-        if filled >= end {
-            return &buffer[head + 4..end];
+        if head.is_none() {
+            head = read_head(&buffer[..filled], name);
+        }
+        match head {
+            Some((start, end)) if filled >= end => return &buffer[start..end],
+            _ => {}
         }
     }
+}
+
+/// Where the body begins and ends, once the head is complete.
+fn read_head(bytes: &[u8], name: &str) -> Option<(usize, usize)> {
+    let start = bytes.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&bytes[..start]).expect("a head");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{name} answers: {}", String::from_utf8_lossy(bytes));
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+    Some((start, start + length.parse::<usize>().expect("a number")))
+}
+
+/// The last 16 characters of the access token in `body`.
+fn end_of_token(body: &[u8]) -> u128 {
+    const MEMBER: &[u8] = br#""access_token":""#;
+    let start = body.windows(MEMBER.len()).position(|w| w == MEMBER).expect("an access token") + MEMBER.len();
+    let length = body[start..].iter().position(|b| *b == b'"').expect("the end of a text");
+    let end = body[start..start + length].last_chunk::<16>().expect("a long token");
+    u128::from_ne_bytes(*end)
 }

@@ -140,6 +140,9 @@ impl Serialize for Timed<'_> {
 
 /// Whether `text` has something in it that begins like a JWT (`{"` in base64url) and is long enough to be a part of one.
 fn holds_token(text: &str) -> bool {
+    if !text.contains("eyJ") {
+        return false;
+    }
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.'));
     words.filter_map(|word| word.find("eyJ").and_then(|start| word.get(start..))).any(|word| word.len() > 24)
 }
