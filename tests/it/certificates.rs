@@ -20,6 +20,13 @@ fn served(operator: &Operator) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// Changes the operator's Secret as the administrator.
+fn patch_secret(world: &World, kind: &str, patch: &str) {
+    let kind = format!("--type={kind}");
+    let arguments = ["patch", "secret", "countersign", "-n", "countersign-system", &kind, "-p", patch];
+    world.kubectl().run(&arguments).expect("patched");
+}
+
 fn openssl(directory: &Path, arguments: &[&str]) {
     let output = Command::new("openssl").args(arguments).current_dir(directory).output().expect("openssl");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -46,19 +53,7 @@ fn a_lost_certificate_is_made_anew_and_served_without_a_restart() {
     assert!(before.contains("127.0.0.1"), "the issuer's host is a name in it: {before}");
     let kids: Value =
         world.http.get(format!("{}/oauth2/jwks", world.operator.url())).send().expect("an answer").json().expect("JSON");
-    world
-        .kubectl()
-        .run(&[
-            "patch",
-            "secret",
-            "countersign",
-            "-n",
-            "countersign-system",
-            "--type=json",
-            "-p",
-            r#"[{"op":"remove","path":"/data/tls.crt"}]"#,
-        ])
-        .expect("patched");
+    patch_secret(&world, "json", r#"[{"op":"remove","path":"/data/tls.crt"}]"#);
     wait_until("another certificate is served", Duration::from_secs(30), || served(&world.operator) != before);
     // Signed by the same CA: the client that trusted the first trusts the second.
     let answer = client(&world.operator).get(format!("{}/healthz", world.operator.url())).send().expect("trusted");
@@ -68,19 +63,7 @@ fn a_lost_certificate_is_made_anew_and_served_without_a_restart() {
     assert_eq!(after, kids, "the signing key stays");
 
     // What is there but unreadable is never overwritten.
-    world
-        .kubectl()
-        .run(&[
-            "patch",
-            "secret",
-            "countersign",
-            "-n",
-            "countersign-system",
-            "--type=merge",
-            "-p",
-            &json!({"stringData": {"signing-key.pem": "garbage"}}).to_string(),
-        ])
-        .expect("patched");
+    patch_secret(&world, "merge", &json!({"stringData": {"signing-key.pem": "garbage"}}).to_string());
     let tenant = world.tenant_with("kept", &json!({}));
     world.exchange(&tenant.token).expect(200);
     let World { operator, cluster, .. } = world;

@@ -35,7 +35,8 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
-fn encode(value: &Value) -> String {
+/// JSON in base64url, as a part of a token.
+pub fn encode(value: &Value) -> String {
     B64.encode(value.to_string())
 }
 

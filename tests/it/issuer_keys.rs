@@ -1,6 +1,6 @@
 //! The API server's keys for ServiceAccount tokens: fetched when needed, and no oftener.
 
-use crate::forged_tokens::signed_by_the_api_server;
+use crate::forged_tokens::{encode, signed_by_the_api_server};
 use crate::support::cluster::ClusterOptions;
 use crate::support::operator::{Operator, OperatorOptions};
 use crate::world::{CLIENT_ASSERTION, Reply, World, binary, claims, client};
@@ -68,9 +68,4 @@ fn h10_many_unknown_names_take_no_memory() {
     let grown = resident().saturating_sub(before);
     // Two thousand tokens of 2 KiB and their names are 5 MB.
     assert!(grown < 2048, "grown by {grown} kB");
-}
-
-fn encode(value: &serde_json::Value) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string())
 }

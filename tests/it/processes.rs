@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::directory::Directory;
 use crate::support::process::{Guarded, clean_env};
+use crate::world::wait_until;
 
 /// Names the directory for [`holder`], which does nothing without it.
 const HOLDER_DIRECTORY: &str = "COUNTERSIGN_TEST_HOLDER";
@@ -24,14 +25,6 @@ fn spawn(directory: &Directory, script: &str) -> Guarded {
 fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
-}
-
-fn eventually(what: &str, limit: Duration, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -90,7 +83,7 @@ fn a_frozen_child_can_be_stopped() {
 fn a_child_that_ignores_sigterm_is_killed() {
     let directory = Directory::temporary().expect("a directory");
     let child = spawn(&directory, "trap '' TERM; echo ready; while :; do sleep 1; done");
-    eventually("the trap is set", SOON, || child.log().contains("ready"));
+    wait_until("the trap is set", SOON, || child.log().contains("ready"));
     let pid = child.pid();
     child.stop();
     assert!(!runs(pid));
@@ -118,13 +111,13 @@ fn nothing_outlives_a_holder_that_is_killed() {
         .spawn()
         .expect("this binary runs");
     let pid_file = directory.path().join("child.pid");
-    eventually("the child starts", Duration::from_secs(20), || pid_file.exists());
+    wait_until("the child starts", Duration::from_secs(20), || pid_file.exists());
     let pid = fs::read_to_string(&pid_file).expect("a pid file").trim().parse().expect("a pid");
     assert!(runs(pid));
 
     holder.kill().expect("SIGKILL");
     holder.wait().expect("it ends");
-    eventually("the child ends", SOON, || !runs(pid) && !pid_file.exists());
+    wait_until("the child ends", SOON, || !runs(pid) && !pid_file.exists());
 }
 
 #[test]
