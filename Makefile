@@ -52,23 +52,24 @@ fmt: ## Format the code
 	gofmt -w tests/cluster
 
 # What is generated from the Rust types and committed.
-GENERATED := crds/agents.yaml \
-	charts/countersign/files/crds/agents.yaml \
+RESOURCES := agents capabilities jitrequests
+GENERATED := $(RESOURCES:%=crds/%.yaml) \
+	$(RESOURCES:%=charts/countersign/files/crds/%.yaml) \
 	charts/countersign/files/admission/validating.yaml \
 	charts/countersign/files/admission/mutating.yaml
 
 # $(call generate,DIRECTORY): writes all of it below DIRECTORY.
 define generate
 	mkdir -p $(addprefix $(1)/,$(sort $(dir $(GENERATED))))
-	cargo run --locked --quiet -- crds >$(1)/crds/agents.yaml
-	cp $(1)/crds/agents.yaml $(1)/charts/countersign/files/crds/agents.yaml
+	for resource in $(RESOURCES); do cargo run --locked --quiet -- crds $$resource >$(1)/crds/$$resource.yaml; done
+	cp $(1)/crds/*.yaml $(1)/charts/countersign/files/crds/
 	cargo run --locked --quiet -- admission validating >$(1)/charts/countersign/files/admission/validating.yaml
 	cargo run --locked --quiet -- admission mutating >$(1)/charts/countersign/files/admission/mutating.yaml
 endef
 
 # Into a folder beside, then over, so that a failure leaves the old files whole.
 .PHONY: gen
-gen: ## Regenerate the CRD and the admission policies
+gen: ## Regenerate the definitions and the admission policies
 	@mkdir -p $(DEV)
 	rm -rf $(DEV)/gen
 	$(call generate,$(DEV)/gen)

@@ -1,7 +1,7 @@
 //! An Agent as the rest of the program sees it: parsed once from the stored object, never half valid.
 
 use crate::crd::{self, CONDITION_ADMITTED};
-use crate::grammar::{AgentId, Audience, CapabilityName, GrammarError, ResourcePattern};
+use crate::grammar::{AgentId, Audience, CapabilityName, GrammarError, Resource, ResourcePattern};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 
@@ -21,6 +21,8 @@ pub struct RegisteredAgent {
     pub created: i64,
     /// Whether the object is being deleted.
     pub deleting: bool,
+    /// `spec.owner`: who answers for it, a user or a group.
+    pub owner: String,
     /// `spec.suspended`.
     pub suspended: bool,
     /// `status.revocationEpoch`.
@@ -51,6 +53,8 @@ pub struct Granted {
     pub name: CapabilityName,
     /// The resources to which it is limited; `None` is any.
     pub resources: Option<Vec<ResourcePattern>>,
+    /// Whether the Agent itself says that a person must approve each use.
+    pub approval_required: bool,
 }
 
 impl Granted {
@@ -62,6 +66,16 @@ impl Granted {
             (None, _) => true,
             (Some(_), None) => false,
             (Some(mine), Some(theirs)) => theirs.iter().all(|r| mine.contains(r)),
+        }
+    }
+
+    /// Whether it holds for `resource`; where it is limited, nothing named is nothing allowed.
+    #[must_use]
+    pub fn allows(&self, resource: Option<&Resource>) -> bool {
+        match (&self.resources, resource) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(patterns), Some(resource)) => patterns.iter().any(|pattern| pattern.matches(resource)),
         }
     }
 }
@@ -99,6 +113,7 @@ impl RegisteredAgent {
             generation,
             created: agent.creation_timestamp().map_or(i64::MAX, |t| t.0.as_second()),
             deleting: agent.metadata.deletion_timestamp.is_some(),
+            owner: agent.spec.owner.clone(),
             suspended: agent.spec.suspended,
             epoch: status.map_or(0, |s| s.revocation_epoch),
             admission: Admission::of(status.map_or(&[], |s| &s.conditions), generation),
@@ -135,7 +150,7 @@ impl Rights {
                         .map_err(|e| invalid("capabilities", &e))?,
                 ),
             };
-            capabilities.push(Granted { name, resources });
+            capabilities.push(Granted { name, resources, approval_required: entry.approval.is_some() });
         }
         let (expiration_seconds, audiences) = match &spec.tokens {
             None => (crd::default_expiration(), Vec::new()),

@@ -22,7 +22,10 @@ pub enum Command {
     #[command(args_override_self = true)]
     Serve(Box<ServeArgs>),
     /// Print the CustomResourceDefinitions as YAML.
-    Crds,
+    Crds {
+        /// Only that of this resource, for example agents.
+        resource: Option<String>,
+    },
     /// Print the admission policies as YAML.
     Admission {
         /// Which of them.

@@ -22,6 +22,8 @@ pub const AUDIENCE_PATTERN: &str = r"^[!#-\[\]-~]+$";
 /// The pattern of a resource: a type, a colon, and a path of one or more segments.
 /// `*` stands for characters of one segment, `**` as last segment for the rest of the path.
 pub const RESOURCE_PATTERN: &str = r"^[a-z][-a-z0-9]*(\.[-a-z0-9]+)*:([-A-Za-z0-9._~@%+=,:*]+/)*[-A-Za-z0-9._~@%+=,:*]+$";
+/// The pattern of one resource: as [`RESOURCE_PATTERN`], without `*`.
+pub const OPERATION_RESOURCE_PATTERN: &str = r"^[a-z][-a-z0-9]*(\.[-a-z0-9]+)*:([-A-Za-z0-9._~@%+=,:]+/)*[-A-Za-z0-9._~@%+=,:]+$";
 /// The pattern of an `owner`: printable ASCII that neither begins nor ends with a space.
 pub const OWNER_PATTERN: &str = r"^[!-~]([ -~]*[!-~])?$";
 /// The pattern of a ServiceAccount's name (RFC 1123 subdomain).
@@ -165,6 +167,73 @@ impl ResourcePattern {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether `resource` is one of those that the pattern stands for: compared from end to end, segment by segment. `*` is any
+    /// number of characters of one segment, also none; `**` is one or more segments.
+    #[must_use]
+    pub fn matches(&self, resource: &Resource) -> bool {
+        let (Some((kind, pattern)), Some((other, path))) = (self.0.split_once(':'), resource.0.split_once(':')) else {
+            return false;
+        };
+        let (mut patterns, mut segments) = (pattern.split('/'), path.split('/'));
+        if kind != other {
+            return false;
+        }
+        loop {
+            match (patterns.next(), segments.next()) {
+                (None, None) => return true,
+                (Some("**"), Some(_)) => return true,
+                (Some(pattern), Some(segment)) if segment_matches(pattern.as_bytes(), segment.as_bytes()) => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
+/// Whether `segment` matches `pattern`, where `*` stands for any number of bytes. Linear in both but for their product: it goes back
+/// only to the last `*`.
+fn segment_matches(pattern: &[u8], segment: &[u8]) -> bool {
+    let (mut p, mut s, mut back) = (0, 0, None);
+    loop {
+        match (pattern.get(p), segment.get(s)) {
+            (None, None) => return true,
+            (Some(b'*'), _) => {
+                back = Some((p, s));
+                p += 1;
+            }
+            (Some(a), Some(b)) if a == b => (p, s) = (p + 1, s + 1),
+            _ => match back {
+                Some((star, taken)) if taken < segment.len() => {
+                    back = Some((star, taken + 1));
+                    (p, s) = (star + 1, taken + 1);
+                }
+                _ => return false,
+            },
+        }
+    }
+}
+
+/// One resource: `type:segment/segment`, with no wildcards.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Resource(String);
+
+impl Resource {
+    /// Parses `resource`.
+    ///
+    /// # Errors
+    /// If it is no [`ResourcePattern`], or has a `*`.
+    pub fn parse(resource: &str) -> Result<Self, GrammarError> {
+        if resource.contains('*') {
+            return refuse("the resource of an operation", "has no wildcards: it names one thing");
+        }
+        ResourcePattern::parse(resource).map(|pattern| Self(pattern.0))
+    }
+
+    /// The resource as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Namespace and name of an Agent. As text it is the agent's subject and `client_id`: `agent:<namespace>/<name>`.
@@ -283,6 +352,42 @@ mod tests {
         ] {
             assert!(ResourcePattern::parse(bad).is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn c3_a_pattern_matches_a_resource_from_end_to_end() {
+        let matches = |pattern: &str, resource: &str| {
+            ResourcePattern::parse(pattern).expect("a pattern").matches(&Resource::parse(resource).expect("a resource"))
+        };
+        for (pattern, resource) in [
+            ("document:reports/*", "document:reports/q3"),
+            ("document:reports/q3", "document:reports/q3"),
+            ("document:**", "document:a/b/c"),
+            ("document:a/**", "document:a/b/c"),
+            ("invoice:INV-*", "invoice:INV-7"),
+            ("invoice:INV-*", "invoice:INV-"),
+            ("x:*a*b*", "x:ccacbbcb"),
+            ("x:*/b", "x:a/b"),
+        ] {
+            assert!(matches(pattern, resource), "{pattern} {resource}");
+        }
+        for (pattern, resource) in [
+            ("document:reports/*", "document:reports/q3/secret"),
+            ("document:reports/*", "document:reports2/q3"),
+            ("document:reports/*", "document:reports"),
+            ("document:a/**", "document:a"),
+            ("document:a", "document:ab"),
+            ("document:a", "document:A"),
+            ("document:a", "documents:a"),
+            ("invoice:INV-*", "invoice:XINV-7"),
+            ("x:*a*b", "x:ccacbbc"),
+            ("x:a/b", "x:a"),
+        ] {
+            assert!(!matches(pattern, resource), "{pattern} {resource}");
+        }
+        assert!(Resource::parse("invoice:*").is_err() && Resource::parse("invoice:a/../b").is_err());
+        let long = format!("x:{}", "*a".repeat(100));
+        assert!(!matches(&long, &format!("x:{}", "a".repeat(99))));
     }
 
     #[test]

@@ -8,10 +8,15 @@
 //! `http` reads a request → `identity` says who asks → `snapshot` knows what the cluster says → `decision` says whether it may →
 //! `token` signs → `audit` records → the reply leaves.
 //!
-//! Beside it, `controller` keeps the state of Agents, keys, certificates and the Lease in Kubernetes; `crd` and `admission`
-//! are the sources of what the chart installs; `grammar` and `agent` hold the types that everything is parsed into.
+//! A request for approval takes another, and the two meet only in `snapshot`:
 //!
-//! `decision`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
+//! `kubectl patch` → watch → `controller` → `jit` (one pure step) → status → `snapshot` → `decision` → `token`.
+//!
+//! Beside them, `controller` keeps the state of Agents, keys, certificates and the Lease in Kubernetes; `crd` and `admission`
+//! are the sources of what the chart installs; `grammar`, `agent`, `capability` and `operation` hold the types that everything is
+//! parsed into.
+//!
+//! `decision`, `jit`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
 
 pub mod config;
 pub mod operator;
@@ -23,11 +28,17 @@ pub mod identity;
 pub mod snapshot;
 pub mod token;
 
+pub mod jit;
+
 pub mod admission;
 pub mod agent;
+pub mod capability;
 pub mod controller;
 pub mod crd;
 pub mod grammar;
+pub mod operation;
+
+mod json;
 
 pub mod cluster;
 pub mod metrics;

@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Crds => crds().and_then(|text| print(&text)),
+        Command::Crds { resource } => crds(resource.as_deref()).and_then(|text| print(&text)),
         Command::Admission { kind: PolicyKind::Validating } => {
             admission::validating_yaml().map_err(|e| e.to_string()).and_then(|text| print(&text))
         }
@@ -27,9 +27,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn crds() -> Result<String, String> {
-    let documents = crd::all().into_iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>();
-    documents.map(|documents| yaml::documents(&documents)).map_err(|e| e.to_string())
+fn crds(resource: Option<&str>) -> Result<String, String> {
+    let wanted = crd::all().into_iter().filter(|crd| resource.is_none_or(|resource| crd.spec.names.plural == resource));
+    let documents = wanted.map(serde_json::to_value).collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())?;
+    match resource {
+        Some(resource) if documents.is_empty() => Err(format!("there is no resource {resource}")),
+        _ => Ok(yaml::documents(&documents)),
+    }
 }
 
 fn print(text: &str) -> Result<(), String> {

@@ -25,6 +25,7 @@ pub struct Metrics {
     policies_in_force: Gauge,
     view_age: Gauge<f64, AtomicU64>,
     record_failures: Gauge,
+    redeem_conflicts: Counter,
 }
 
 impl Default for Metrics {
@@ -35,8 +36,9 @@ impl Default for Metrics {
             policies_in_force: Gauge::default(),
             view_age: Gauge::default(),
             record_failures: Gauge::default(),
+            redeem_conflicts: Counter::default(),
         };
-        let Self { mut registry, outcomes, policies_in_force, view_age, record_failures } = metrics;
+        let Self { mut registry, outcomes, policies_in_force, view_age, record_failures, redeem_conflicts } = metrics;
         registry.register("outcomes", "Requests by event, outcome and reason", outcomes.clone());
         registry.register(
             "admission_policies_in_force",
@@ -49,7 +51,12 @@ impl Default for Metrics {
             "Outcomes that could not be recorded since the start, hence were refused",
             record_failures.clone(),
         );
-        Self { registry, outcomes, policies_in_force, view_age, record_failures }
+        registry.register(
+            "jit_redeem_conflicts",
+            "Attempts to turn an approval into a token that another attempt, here or on another replica, was ahead of",
+            redeem_conflicts.clone(),
+        );
+        Self { registry, outcomes, policies_in_force, view_age, record_failures, redeem_conflicts }
     }
 }
 
@@ -72,6 +79,11 @@ impl Metrics {
     /// Notes how many outcomes could not be recorded.
     pub fn observe_record_failures(&self, failures: u64) {
         self.record_failures.set(failures.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Counts an attempt to turn an approval into a token that came second.
+    pub fn redeem_conflict(&self) {
+        self.redeem_conflicts.inc();
     }
 
     /// All metrics as OpenMetrics text.

@@ -2,20 +2,23 @@
 
 use crate::audit::Recorder;
 use crate::config::{ServeArgs, ServiceAccountValidation};
-use crate::controller::agent::Controller;
-use crate::controller::credentials::{Credentials, CredentialsError};
-use crate::controller::lease;
+use crate::controller::credentials::{Credentials, CredentialsError, Loaded};
 use crate::controller::policies::Policies;
+use crate::controller::{agent, capability, jit_request, lease};
+use crate::crd::User;
 use crate::http::{App, Authority, probes, router, server};
 use crate::identity::{ApiServerKeys, Validation, Verifier};
 use crate::metrics::Metrics;
 use crate::snapshot::{Snapshot, Source, watches};
 use crate::time::Clock;
 use crate::tls::{Files, ServingCertificate, TlsError};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::api::{Api, PostParams};
+use kube::runtime::events::{Recorder as Events, Reporter};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -59,17 +62,19 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         Recorder::start(audit_target(&args.audit_log).map_err(ServeError::AuditLog)?, clock).map_err(ServeError::AuditLog)?;
     let metrics = Arc::new(Metrics::default());
     let sources: &[Source] = match args.service_account_validation {
-        ServiceAccountValidation::Watch => &[Source::Agents, Source::Pods, Source::ServiceAccounts, Source::Lease],
-        ServiceAccountValidation::TokenReview => &[Source::Agents, Source::Lease],
+        ServiceAccountValidation::Watch => {
+            &[Source::Agents, Source::Requests, Source::Capabilities, Source::Pods, Source::ServiceAccounts, Source::Lease]
+        }
+        ServiceAccountValidation::TokenReview => &[Source::Agents, Source::Requests, Source::Capabilities, Source::Lease],
     };
     let snapshot = Snapshot::new(sources, Duration::from_secs(args.staleness_bound));
     let config = kube::Config::infer().await.map_err(|e| ServeError::Client(crate::error_chain(&e)))?;
-    let client = crate::cluster::client(config, &snapshot).map_err(|e| ServeError::Client(crate::error_chain(&e)))?;
+    let client = crate::cluster::client(config, &snapshot, clock).map_err(|e| ServeError::Client(crate::error_chain(&e)))?;
 
     let mut names = vec![args.issuer_host()];
     names.extend(args.tls_dns_names.iter().cloned());
     let credentials = Credentials::new(&client, &args.namespace, args.secret_name.clone(), args.config_map_name.clone(), names);
-    let Some(loaded) = first_load(&credentials, shutdown.clone()).await? else { return Ok(()) };
+    let Some((loaded, own)) = first_load(&credentials, &client, shutdown.clone()).await? else { return Ok(()) };
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();
     let serving = match (&args.tls_cert_file, &args.tls_key_file) {
@@ -99,14 +104,39 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         }
         ServiceAccountValidation::TokenReview => Validation::TokenReview(client.clone()),
     };
-    let (events, agent_events) = mpsc::unbounded_channel();
     let policies = Policies::new(client.clone(), &args.namespace, args.config_map_name.clone(), Arc::clone(&metrics));
-    parts.spawn(named("the watch of Agents", watches::agents(client.clone(), Arc::clone(&snapshot), events)));
     parts.spawn(named("the watch of the admission policies", Arc::clone(&policies).watch()));
-    let controller =
-        Controller { client: client.clone(), snapshot: Arc::clone(&snapshot), policies, recorder: recorder.clone(), clock };
-    parts.spawn(named("the controller of Agents", controller.run(agent_events)));
+    let (agents, agent_events) = mpsc::unbounded_channel();
+    let (requests, request_events) = mpsc::unbounded_channel();
+    let (capabilities, capability_events) = mpsc::unbounded_channel();
+    let (watched, seen) = (|| client.clone(), || Arc::clone(&snapshot));
+    parts.spawn(named("the watch of Agents", watches::agents(watched(), seen(), agents, requests.clone())));
+    parts.spawn(named("the watch of Capabilities", watches::capabilities(watched(), seen(), capabilities, requests.clone())));
+    parts.spawn(named("the watch of JitRequests", watches::requests(watched(), seen(), requests)));
     let holder = std::env::var("POD_NAME").unwrap_or_else(|_| format!("countersign-{}", std::process::id()));
+    let controller = agent::Controller {
+        client: client.clone(),
+        snapshot: Arc::clone(&snapshot),
+        policies: Arc::clone(&policies),
+        recorder: recorder.clone(),
+        clock,
+    };
+    parts.spawn(named("the controller of Agents", controller.run(agent_events)));
+    let controller = capability::Controller { client: client.clone(), recorder: recorder.clone(), clock };
+    parts.spawn(named("the controller of Capabilities", controller.run(capability_events)));
+    let reporter = Reporter { controller: "countersign".to_owned(), instance: Some(holder.clone()) };
+    let controller = jit_request::Controller {
+        client: client.clone(),
+        snapshot: Arc::clone(&snapshot),
+        policies: Arc::clone(&policies),
+        recorder: recorder.clone(),
+        events: Events::new(client.clone(), reporter),
+        evidence: loaded.evidence.clone(),
+        own: own.clone(),
+        clock,
+        tainted: Mutex::default(),
+    };
+    parts.spawn(named("the controller of JitRequests", controller.run(request_events)));
     let beat = lease::beat(client.clone(), args.namespace.clone(), args.lease_name.clone(), holder, Arc::clone(&snapshot), clock);
     parts.spawn(named("the heartbeat", beat));
 
@@ -116,7 +146,13 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         verifier: Verifier { policy: args.credential_policy(), audience: args.issuer.clone(), validation },
         keys: loaded.keys,
         recorder,
-        authority: Authority::new(client),
+        authority: Authority::new(client.clone()),
+        client,
+        policies,
+        evidence: loaded.evidence,
+        own,
+        polls: Arc::default(),
+        shutdown: shutdown.clone(),
         metrics,
         clock,
         in_flight: Semaphore::new(IN_FLIGHT_MAX),
@@ -144,14 +180,16 @@ async fn named(name: &'static str, part: impl Future<Output = ()>) -> &'static s
     name
 }
 
-/// Loads our credentials, waiting for the API server and for what the chart creates a moment after our pod. `None` if told
-/// to stop meanwhile.
+/// Loads our credentials and learns who we are, waiting for the API server and for what the chart creates a moment after our pod.
+/// `None` if told to stop meanwhile.
 async fn first_load(
     credentials: &Credentials,
+    client: &kube::Client,
     mut shutdown: watch::Receiver<bool>,
-) -> Result<Option<crate::controller::credentials::Loaded>, ServeError> {
+) -> Result<Option<(Loaded, User)>, ServeError> {
     loop {
-        match credentials.load().await {
+        let loaded = async { Ok((credentials.load().await?, own_name(client).await?)) };
+        match loaded.await {
             Ok(loaded) => return Ok(Some(loaded)),
             Err(error @ CredentialsError::Kubernetes(_)) => tracing::warn!(%error, "waiting for our Secret"),
             Err(error) => return Err(error.into()),
@@ -161,6 +199,14 @@ async fn first_load(
             _ = shutdown.wait_for(|stop| *stop) => return Ok(None),
         }
     }
+}
+
+/// Who we are to the API server: what the requests for approval that we make say of who made them.
+async fn own_name(client: &kube::Client) -> kube::Result<User> {
+    let api: Api<SelfSubjectReview> = Api::all(client.clone());
+    let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
+    let user = review.status.and_then(|status| status.user_info).unwrap_or_default();
+    Ok(User { username: user.username.unwrap_or_default(), uid: user.uid, groups: user.groups.unwrap_or_default() })
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, ServeError> {

@@ -51,11 +51,11 @@ impl fmt::Display for Breach {
 /// # Errors
 /// The first object that is missing, altered or being deleted.
 pub fn inspect<'a>(
-    found: impl IntoIterator<Item = (Policy, Option<&'a ValidatingAdmissionPolicy>, Option<&'a ValidatingAdmissionPolicyBinding>)>,
+    found: impl IntoIterator<Item = (&'a Policy, Option<&'a ValidatingAdmissionPolicy>, Option<&'a ValidatingAdmissionPolicyBinding>)>,
 ) -> Result<Sighting, Breach> {
     let mut sighting = Sighting { seals: Vec::new(), unaltered_since: Some(i64::MIN) };
     for (expected, policy, binding) in found {
-        let name = expected.policy.metadata.name.unwrap_or_default();
+        let name = expected.policy.metadata.name.as_deref().unwrap_or_default();
         let object = format!("ValidatingAdmissionPolicy {name}");
         let policy = policy.ok_or_else(|| Breach { object: object.clone(), problem: "is missing" })?;
         sighting.add(object, &policy.metadata, policy.spec == expected.policy.spec)?;
@@ -230,22 +230,22 @@ mod tests {
 
     #[test]
     fn what_we_expect_is_what_we_print() {
-        for Policy { policy, binding } in crate::admission::validating() {
+        for expected in crate::admission::validating() {
+            let Policy { policy, binding } = expected;
             assert_eq!(policy.metadata.name, binding.metadata.name);
-            let expected = Policy { policy: policy.clone(), binding: binding.clone() };
-            assert!(inspect([(expected.clone(), Some(&policy), Some(&binding))]).is_ok());
-            assert!(inspect([(expected.clone(), None, Some(&binding))]).is_err());
-            assert!(inspect([(expected.clone(), Some(&policy), None)]).is_err());
+            assert!(inspect([(expected, Some(policy), Some(binding))]).is_ok());
+            assert!(inspect([(expected, None, Some(binding))]).is_err());
+            assert!(inspect([(expected, Some(policy), None)]).is_err());
             let mut altered = policy.clone();
             if let Some(spec) = &mut altered.spec {
                 spec.failure_policy = Some("Ignore".to_owned());
             }
-            assert!(inspect([(expected.clone(), Some(&altered), Some(&binding))]).is_err());
+            assert!(inspect([(expected, Some(&altered), Some(binding))]).is_err());
             let mut weak = binding.clone();
             if let Some(spec) = &mut weak.spec {
                 spec.validation_actions = Some(vec!["Audit".to_owned()]);
             }
-            assert!(inspect([(expected, Some(&policy), Some(&weak))]).is_err());
+            assert!(inspect([(expected, Some(policy), Some(&weak))]).is_err());
         }
     }
 }

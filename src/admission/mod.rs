@@ -5,7 +5,10 @@
 //! were missing or altered proves nothing about who granted it what.
 
 mod agent;
+mod capability;
 pub mod enforcement;
+mod jit_request;
+mod stamp;
 
 use k8s_openapi::api::admissionregistration::v1::{
     MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -13,6 +16,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde_json::{Value, json};
+use std::sync::LazyLock;
 
 /// A ValidatingAdmissionPolicy and the binding, of the same name, that puts it in force everywhere.
 #[derive(Debug, Clone)]
@@ -25,15 +29,47 @@ pub struct Policy {
 
 /// The policies that must be in force, in this version.
 #[must_use]
-pub fn validating() -> Vec<Policy> {
-    vec![agent::spec_policy(), agent::status_policy()]
+pub fn validating() -> &'static [Policy] {
+    static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
+        vec![
+            agent::spec_policy(),
+            status_policy("agents"),
+            capability::spec_policy(),
+            status_policy("capabilities"),
+            jit_request::spec_policy(),
+            jit_request::status_policy(),
+        ]
+    });
+    &POLICIES
 }
 
 /// The policies that write the stamps for the user where the API server has MutatingAdmissionPolicy (v1, Kubernetes 1.36).
 /// Without them the user writes the stamps and [`validating`] demands that they are true.
 #[must_use]
 pub fn mutating() -> Vec<Value> {
-    agent::stamp_policy()
+    let policies = [
+        stamp::policy(agent::NAME, "agents"),
+        stamp::policy(capability::NAME, "capabilities"),
+        jit_request::requester_policy(),
+        jit_request::approver_policy(),
+    ];
+    policies.into_iter().flatten().collect()
+}
+
+/// The policy on the status of a resource that only the operator reports on: what is in it decides about tokens, so the right to
+/// update the subresource is not enough.
+fn status_policy(resource: &str) -> Policy {
+    let rule = forbid_unless(
+        &format!("{}.check('operate').allowed()", authorizer(resource, "object", "object.metadata.name")),
+        &format!("the status of {resource} is written by the operator: it needs verb operate on {resource}.countersign.dev"),
+    );
+    policy(&format!("countersign-{resource}-status"), &format!("{resource}/status"), &["UPDATE"], Vec::new(), vec![rule])
+}
+
+/// The question whether the user may do something to `name` of our `resource`, in the namespace of `object` if it has one.
+fn authorizer(resource: &str, object: &str, name: &str) -> String {
+    let namespace = format!("has({object}.metadata.namespace) ? {object}.metadata.namespace : ''");
+    format!("authorizer.group('countersign.dev').resource('{resource}').namespace({namespace}).name({name})")
 }
 
 /// [`validating`] as YAML documents.
@@ -116,7 +152,7 @@ fn mutating_policy(
     operations: &[&str],
     condition: &str,
     variables: &[Variable],
-    patch: &str,
+    mutation: &Value,
 ) -> Vec<Value> {
     let api_version = "admissionregistration.k8s.io/v1";
     vec![
@@ -130,7 +166,7 @@ fn mutating_policy(
                 }]},
                 "matchConditions": [{"name": "changes-the-stamp", "expression": squeeze(condition)}],
                 "variables": variables,
-                "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": squeeze(patch)}}],
+                "mutations": [mutation],
             },
         }),
         json!({

@@ -1,6 +1,7 @@
 //! Keeps the status of Agents: whether a generation was admitted, whether a suspension has taken effect, the epoch,
 //! and what a person must do when an agent is not Ready. Writes the record of each Agent's life.
 
+use super::due::Due;
 use super::policies::Policies;
 use crate::admission::enforcement::Verdict;
 use crate::agent::{Admission, RegisteredAgent};
@@ -12,8 +13,8 @@ use crate::snapshot::watches::AgentEvent;
 use crate::time::Clock;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
-use kube::api::{Api, PostParams};
-use std::collections::{HashMap, HashSet};
+use kube::api::Api;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -54,33 +55,25 @@ enum Judgement {
 impl Controller {
     /// Handles `events` for ever.
     pub async fn run(self, mut events: UnboundedReceiver<AgentEvent>) {
-        let mut due: HashMap<AgentId, Instant> = HashMap::new();
+        let mut due: Due<AgentId> = Due::default();
         // Agents that were found unproven, by UID, until their status says so: a write in between must not wash it off.
         let mut tainted: HashSet<String> = HashSet::new();
         loop {
-            let next = due.values().min().copied();
-            let wake = async {
-                match next {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.note(event, &mut due).await,
                     None => return,
                 },
-                () = wake => {
+                () = due.wait() => {
                     let now = Instant::now();
-                    let ready: Vec<AgentId> = due.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
-                    for id in ready {
-                        due.remove(&id);
+                    while let Some(id) = due.take(now) {
                         if let Err(error) = self.reconcile(&id, &mut tainted).await {
                             let conflict = matches!(&error, kube::Error::Api(status) if status.is_conflict());
                             if !conflict {
                                 tracing::warn!(agent = %id, error = %crate::error_chain(&error), "the status of an Agent could not be written");
                             }
-                            due.insert(id, now + if conflict { Duration::ZERO } else { RETRY_AFTER });
+                            // Later than `now`, so that one that always fails does not keep the others waiting.
+                            due.at(id, Instant::now() + if conflict { Duration::from_millis(1) } else { RETRY_AFTER });
                         }
                     }
                 }
@@ -89,7 +82,7 @@ impl Controller {
     }
 
     /// Finds out whose status may have to change.
-    async fn note(&self, event: AgentEvent, due: &mut HashMap<AgentId, Instant>) {
+    async fn note(&self, event: AgentEvent, due: &mut Due<AgentId>) {
         let now = Instant::now();
         let (agent, rivals) = match event {
             AgentEvent::Applied(agent) => {
@@ -103,12 +96,12 @@ impl Controller {
                     parsed.admission != Admission::Pending && self.desired(&agent, &parsed, &Judgement::Kept) == current;
                 let rivals = self.snapshot.agents().rivals(&parsed);
                 if !settled {
-                    due.insert(parsed.id.clone(), now);
+                    due.at(parsed.id.clone(), now);
                 }
                 (parsed, rivals)
             }
             AgentEvent::Deleted(agent) => {
-                due.remove(&agent.id);
+                due.forget(&agent.id);
                 let mut record = life("agent.deleted", &agent);
                 record.conclude(Outcome::Allow, "deleted");
                 self.write(&record).await;
@@ -117,7 +110,7 @@ impl Controller {
             }
         };
         for rival in rivals.into_iter().filter(|id| *id != agent.id) {
-            due.entry(rival).or_insert(now);
+            due.at(rival, now);
         }
     }
 
@@ -150,8 +143,7 @@ impl Controller {
             self.write(&Self::changed(&agent, &parsed, &judgement, current.observed_generation.is_none())).await;
         }
         agent.status = Some(desired);
-        let params = PostParams { field_manager: Some("countersign".to_owned()), ..PostParams::default() };
-        api.replace_status(id.name(), &params, &agent).await?;
+        api.replace_status(id.name(), &super::writing(), &agent).await?;
         tainted.remove(&parsed.uid);
         Ok(())
     }

@@ -1,12 +1,13 @@
-//! Our own secrets: the signing key, the CA, and the serving certificate, in one Secret that the chart creates empty.
+//! Our own secrets: the signing key, the key of the evidence, the CA, and the serving certificate, in one Secret that the chart creates empty.
 //!
 //! What is missing is made and written by compare-and-swap, so that several replicas agree on one.
 
+use crate::jit::EvidenceKey;
 use crate::tls::{ServingCertificate, TlsError};
 use crate::token::{KeyError, KeyRing, generate_pem};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -19,6 +20,7 @@ use x509_parser::pem::parse_x509_pem;
 
 /// Keys of the Secret.
 const SIGNING_KEY: &str = "signing-key.pem";
+const EVIDENCE_KEY: &str = "evidence-key";
 const CA_CERT: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
 const TLS_CERT: &str = "tls.crt";
@@ -40,6 +42,9 @@ pub enum CredentialsError {
     /// The signing key cannot be made or read.
     #[error("{0}")]
     Key(#[from] KeyError),
+    /// The key of the evidence cannot be read.
+    #[error("the Secret's evidence-key has fewer than 32 bytes")]
+    Evidence,
     /// A certificate cannot be made.
     #[error("a certificate cannot be made: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -71,6 +76,8 @@ impl std::fmt::Debug for Credentials {
 pub struct Loaded {
     /// The signing key.
     pub keys: KeyRing,
+    /// The key with which approvals are attested.
+    pub evidence: EvidenceKey,
     serving: (String, String),
 }
 
@@ -116,15 +123,15 @@ impl Credentials {
             let mut data = secret.data.take().unwrap_or_default();
             if self.complete(&mut data, OffsetDateTime::now_utc())? {
                 secret.data = Some(data.clone());
-                let params = PostParams { field_manager: Some("countersign".to_owned()), ..PostParams::default() };
-                match self.secrets.replace(&self.secret, &params, &secret).await {
+                match self.secrets.replace(&self.secret, &super::writing(), &secret).await {
                     Err(kube::Error::Api(status)) if status.is_conflict() => continue,
                     written => drop(written?),
                 }
             }
             super::policies::set(&self.config_maps, &self.config_map, CA_CERT, &text(&data, CA_CERT)).await?;
             let keys = KeyRing::from_pem(&text(&data, SIGNING_KEY))?;
-            return Ok(Loaded { keys, serving: (text(&data, TLS_CERT), text(&data, TLS_KEY)) });
+            let evidence = data.get(EVIDENCE_KEY).and_then(|key| EvidenceKey::new(&key.0)).ok_or(CredentialsError::Evidence)?;
+            return Ok(Loaded { keys, evidence, serving: (text(&data, TLS_CERT), text(&data, TLS_KEY)) });
         }
         Err(CredentialsError::Contended)
     }
@@ -153,6 +160,12 @@ impl Credentials {
         let mut changed = false;
         if !data.contains_key(SIGNING_KEY) {
             put(data, SIGNING_KEY, generate_pem()?);
+            changed = true;
+        }
+        if !data.contains_key(EVIDENCE_KEY) {
+            let mut key = [0u8; 32];
+            aws_lc_rs::rand::fill(&mut key).map_err(|_| KeyError::Random)?;
+            data.insert(EVIDENCE_KEY.to_owned(), ByteString(key.to_vec()));
             changed = true;
         }
         if !data.contains_key(CA_CERT) || !data.contains_key(CA_KEY) {

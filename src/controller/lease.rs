@@ -6,7 +6,7 @@
 use crate::snapshot::{Snapshot, Source};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,5 +56,5 @@ async fn write(
     spec.holder_identity = Some(holder.to_owned());
     spec.lease_duration_seconds = Some(10);
     spec.renew_time = Some(MicroTime(clock.now()));
-    api.replace(name, &PostParams { field_manager: Some("countersign".to_owned()), ..PostParams::default() }, &lease).await
+    api.replace(name, &super::writing(), &lease).await
 }

@@ -1,13 +1,14 @@
 //! Looks at the admission policies as they are stored, and remembers in the ConfigMap what was seen in force.
 
 use crate::admission::enforcement::{Breach, Enforcement, Seal, Sighting, Verdict, inspect};
-use crate::admission::{Policy, validating};
+use crate::admission::validating;
 use crate::metrics::Metrics;
 use crate::snapshot::watches::follow;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, PartialObjectMeta, PostParams};
+use kube::api::{Api, PartialObjectMeta};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify};
 
@@ -24,9 +25,18 @@ pub struct Policies {
     config_maps: Api<ConfigMap>,
     config_map: String,
     started: Instant,
-    state: Mutex<Option<Enforcement>>,
+    state: Mutex<Looked>,
+    /// Whether they were in force at the last look.
+    in_force: AtomicBool,
     metrics: Arc<Metrics>,
     changed: Notify,
+}
+
+/// What the last look found, and when it began.
+#[derive(Debug, Default)]
+struct Looked {
+    found: Option<Enforcement>,
+    begun: Option<Instant>,
 }
 
 impl std::fmt::Debug for Policies {
@@ -40,8 +50,14 @@ impl Policies {
     #[must_use]
     pub fn new(client: kube::Client, namespace: &str, config_map: String, metrics: Arc<Metrics>) -> Arc<Self> {
         let config_maps = Api::namespaced(client.clone(), namespace);
-        let (started, state, changed) = (Instant::now(), Mutex::new(None), Notify::new());
-        Arc::new(Self { client, config_maps, config_map, started, state, metrics, changed })
+        let (started, state, changed) = (Instant::now(), Mutex::default(), Notify::new());
+        Arc::new(Self { client, config_maps, config_map, started, state, in_force: AtomicBool::new(false), metrics, changed })
+    }
+
+    /// Whether they were in force at the last look, which is a few seconds ago at most, and less if a watch said that they changed.
+    #[must_use]
+    pub fn in_force(&self) -> bool {
+        self.in_force.load(Ordering::Relaxed)
     }
 
     /// Looks again whenever a policy or binding changes and every few seconds, for ever.
@@ -69,27 +85,37 @@ impl Policies {
         );
     }
 
-    /// Judges a generation of an Agent seen for the first time: looks at the policies now, after it was written, and
-    /// compares with what was seen before.
+    /// Judges something new in an object that was created at `created`, in seconds since the epoch: looks at the policies now, after
+    /// it was written, and compares with what was seen before. Of many that ask at once one looks for all.
     ///
     /// # Errors
     /// If the API server does not answer: nothing is judged then.
     pub async fn judge(&self, created: i64) -> kube::Result<Verdict> {
-        Ok(self.look().await?.judge(created))
+        let asked = Instant::now();
+        let mut state = self.state.lock().await;
+        let found = match &*state {
+            Looked { found: Some(found), begun: Some(begun) } if *begun > asked => found.clone(),
+            _ => self.look_into(&mut state).await?,
+        };
+        Ok(found.judge(created))
     }
 
     /// Looks at the stored objects and moves on to the next state.
     async fn look(&self) -> kube::Result<Enforcement> {
-        // Held during the look, so that two looks cannot overtake each other.
-        let mut state = self.state.lock().await;
-        let before = match state.take() {
+        self.look_into(&mut *self.state.lock().await).await
+    }
+
+    /// The state is held during the look, so that two looks cannot overtake each other.
+    async fn look_into(&self, state: &mut Looked) -> kube::Result<Enforcement> {
+        let before = match state.found.take() {
             Some(before) => before,
             None => Enforcement::Unseen(self.recorded().await?),
         };
+        let begun = Instant::now();
         let sighting = match self.sight().await {
             Ok(sighting) => sighting,
             Err(error) => {
-                *state = Some(before);
+                state.found = Some(before);
                 return Err(error);
             }
         };
@@ -98,28 +124,26 @@ impl Policies {
             let same = matches!(&before, Enforcement::InForce(b) if b.seals() == sighting.seals());
             if !same && let Err(error) = self.record(sighting.seals()).await {
                 // The next look tries again: the state stays what it was.
-                *state = Some(before);
+                state.found = Some(before);
                 return Err(error);
             }
         }
+        self.in_force.store(after.in_force(), Ordering::Relaxed);
         self.tell(&before, &after);
-        *state = Some(after.clone());
+        *state = Looked { found: Some(after.clone()), begun: Some(begun) };
         Ok(after)
     }
 
     async fn sight(&self) -> kube::Result<Result<Sighting, Breach>> {
         let policies: Api<ValidatingAdmissionPolicy> = Api::all(self.client.clone());
         let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(self.client.clone());
-        let mut found = Vec::new();
-        for expected in validating() {
-            let name = expected.policy.metadata.name.clone().unwrap_or_default();
-            found.push((expected, policies.get_opt(&name).await?, bindings.get_opt(&name).await?));
-        }
-        Ok(inspect(
-            found
-                .iter()
-                .map(|(expected, policy, binding): &(Policy, _, _)| (expected.clone(), policy.as_ref(), binding.as_ref())),
-        ))
+        let look = validating().iter().map(|expected| {
+            let name = expected.policy.metadata.name.as_deref().unwrap_or_default();
+            let (policies, bindings) = (&policies, &bindings);
+            async move { Ok::<_, kube::Error>((expected, policies.get_opt(name).await?, bindings.get_opt(name).await?)) }
+        });
+        let found = futures::future::try_join_all(look).await?;
+        Ok(inspect(found.iter().map(|(expected, policy, binding)| (*expected, policy.as_ref(), binding.as_ref()))))
     }
 
     fn tell(&self, before: &Enforcement, after: &Enforcement) {
@@ -162,9 +186,7 @@ pub(super) async fn set(api: &Api<ConfigMap>, name: &str, key: &str, value: &str
             return Ok(());
         }
         data.insert(key.to_owned(), value.to_owned());
-        let written = api
-            .replace(name, &PostParams { field_manager: Some("countersign".to_owned()), ..PostParams::default() }, &config_map)
-            .await;
+        let written = api.replace(name, &super::writing(), &config_map).await;
         match written {
             Err(kube::Error::Api(status)) if status.is_conflict() && attempts > 0 => attempts -= 1,
             other => return other.map(drop),

@@ -72,11 +72,11 @@ pub struct AgentSpec {
     pub identity: Identity,
 
     /// What the agent may do. Nothing else is allowed: there are no wildcards and no defaults. Each name at most
-    /// once, at most 64. Adding an entry, or changing one other than by taking away resources, needs 'grant' on its name;
+    /// once, at most 64. Adding an entry, or changing one other than by taking away resources or demanding approval, needs 'grant' on its name;
     /// at most 24 may be added in one update, unless the user may grant all capabilities.
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub capabilities: Vec<Capability>,
+    pub capabilities: Vec<CapabilityEntry>,
 
     /// The tokens that the agent can obtain. Absent: no audience, hence no token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,10 +104,17 @@ pub struct ServiceAccountRef {
     pub name: String,
 }
 
+/// Whether a person must approve each use of a capability.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApprovalMode {
+    /// Each use needs a JitRequest that a person has approved.
+    Required,
+}
+
 /// One thing that an agent may do.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct Capability {
+pub struct CapabilityEntry {
     /// Name of the capability, for example document.read. It is the scope value in tokens. Lower-case letters,
     /// digits, '-' and '.', at most 100 characters.
     #[schemars(length(min = 1, max = 100), regex(pattern = CAPABILITY_PATTERN))]
@@ -115,7 +122,8 @@ pub struct Capability {
 
     /// The resources to which the capability is limited, 1 to 32, each 'type:id', for example document:reports/*.
     /// '*' stands for characters of one path segment, '**' as last segment for the rest of the path. They are
-    /// carried in the token's authorization_details, for the resource server to compare. Absent: any resource.
+    /// carried in the token's authorization_details, for the resource server to compare, and an operation that needs approval must
+    /// be on one of them. Absent: any resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), inner(length(min = 3, max = 256), regex(pattern = RESOURCE_PATTERN)))]
     #[x_kube(
@@ -125,6 +133,12 @@ pub struct Capability {
             .message("'**' stands only alone in the last segment of a resource")
     )]
     pub resources: Option<Vec<String>>,
+
+    /// Required: the capability is usable only for one operation at a time, each asked for by a JitRequest that a person with the
+    /// RBAC verb 'approve' has approved. The catalogue must then have a Capability of this name. Absent: as the catalogue says, and
+    /// of two rules the strictest counts. Removing it needs 'grant' on the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalMode>,
 }
 
 /// The tokens that an agent can obtain.

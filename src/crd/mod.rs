@@ -3,11 +3,18 @@
 //! Field comments are the user's manual: `kubectl explain` prints them.
 
 mod agent;
+mod capability;
+mod jit_request;
 
 pub(crate) use agent::default_expiration;
 pub use agent::{
-    Agent, AgentSpec, AgentStatus, AudienceEntry, CONDITION_ADMITTED, CONDITION_READY, CONDITION_SUSPENDED, Capability, Identity,
-    ServiceAccountRef, Tokens,
+    Agent, AgentSpec, AgentStatus, ApprovalMode, AudienceEntry, CONDITION_ADMITTED, CONDITION_READY, CONDITION_SUSPENDED,
+    CapabilityEntry, Identity, ServiceAccountRef, Tokens,
+};
+pub use capability::{ApprovalRule, Capability, CapabilitySpec, CapabilityStatus, Risk};
+pub use jit_request::{
+    AgentReference, Approval, CONDITION_APPROVED, CONDITION_FINISHED, Decision, JitRequest, JitRequestSpec, JitRequestStatus,
+    OnBehalfOf, OperationSpec, Phase, User, Verdict,
 };
 
 /// The API group of all resources and of the virtual resources in RBAC rules.
@@ -19,5 +26,11 @@ pub const CHANGED_BY: &str = "countersign.dev/changed-by";
 /// Every CustomResourceDefinition of this crate, as `countersign crds` prints them.
 #[must_use]
 pub fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
-    vec![<Agent as kube::CustomResourceExt>::crd()]
+    use kube::CustomResourceExt as _;
+    vec![Agent::crd(), JitRequest::crd(), Capability::crd()]
+}
+
+/// The schema of an object whose members we do not know: the operator checks what is in it.
+fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }

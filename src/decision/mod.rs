@@ -4,7 +4,12 @@
 //! be made anywhere else, and [`crate::token::mint`] takes nothing else, so that a token without a decision does
 //! not compile.
 
+mod operation;
+
+pub use operation::{Approvable, OperationGrant, Redemption, may_request, operation_stands, permit_operation};
+
 use crate::agent::{Admission, Granted, RegisteredAgent};
+use crate::capability::{Catalogue, Rule};
 use crate::grammar::{AgentId, Audience, CapabilityName};
 
 /// What a caller asks for. `None` is "not said", never "everything there is".
@@ -26,7 +31,7 @@ pub enum Decision {
     Deny(Denial),
 }
 
-/// A decision to issue one token. Only [`decide`] makes one.
+/// A decision to issue one token. Only [`decide`] and [`permit_operation`] make one.
 #[derive(Debug)]
 pub struct Permit {
     subject: AgentId,
@@ -36,6 +41,8 @@ pub struct Permit {
     audience: Audience,
     issued_at: u64,
     expires_at: u64,
+    /// The one operation for which the token is good; `None` is anything within the capabilities.
+    operation: Option<Box<OperationGrant>>,
 }
 
 /// Why not.
@@ -66,8 +73,20 @@ pub enum Reason {
     Revoked,
     /// A capability was asked that the Agent does not hold.
     CapabilityNotGranted,
-    /// The Agent holds no capability at all.
+    /// The Agent holds no capability, or none that needs no approval.
     NoCapability,
+    /// The capability needs a person's approval for each use.
+    ApprovalRequired,
+    /// The capability needs no approval, so there is nothing to request.
+    ApprovalNotNeeded,
+    /// The Agent demands approval, and the catalogue has no rule that says whose.
+    RuleMissing,
+    /// The catalogue has a rule that cannot be enforced.
+    RuleUnreadable,
+    /// The operation is on a resource to which the capability does not extend, or names none where it must.
+    ResourceNotGranted,
+    /// The parameters of the operation do not match the catalogue's schema.
+    ParametersRefused,
     /// The audience is not one of the Agent's.
     AudienceNotAllowed,
     /// No audience was named and the Agent does not have exactly one.
@@ -90,6 +109,12 @@ impl Reason {
             Self::Revoked => "revoked",
             Self::CapabilityNotGranted => "capability_not_granted",
             Self::NoCapability => "no_capability",
+            Self::ApprovalRequired => "approval_required",
+            Self::ApprovalNotNeeded => "approval_not_needed",
+            Self::RuleMissing => "rule_missing",
+            Self::RuleUnreadable => "rule_unreadable",
+            Self::ResourceNotGranted => "resource_not_granted",
+            Self::ParametersRefused => "parameters_refused",
             Self::AudienceNotAllowed => "audience_not_allowed",
             Self::AudienceAmbiguous => "audience_ambiguous",
             Self::CredentialSpent => "credential_spent",
@@ -103,19 +128,31 @@ impl Denial {
     }
 }
 
-/// Decides whether `agent` gets what it asks for at `now`, with a credential that ends at `credential_expires_at`
-/// (both in seconds since the epoch).
-pub fn decide(agent: &RegisteredAgent, ask: &Ask, credential_expires_at: u64, now: u64) -> Decision {
-    match permit(agent, ask, credential_expires_at, now) {
-        Ok(permit) => Decision::Allow(permit),
-        Err(denial) => Decision::Deny(denial),
+impl From<Result<Permit, Denial>> for Decision {
+    fn from(result: Result<Permit, Denial>) -> Self {
+        match result {
+            Ok(permit) => Self::Allow(permit),
+            Err(denial) => Self::Deny(denial),
+        }
     }
 }
 
-fn permit(agent: &RegisteredAgent, ask: &Ask, credential_expires_at: u64, now: u64) -> Result<Permit, Denial> {
+/// Decides whether `agent` gets what it asks for at `now`, with a credential that ends at `credential_expires_at`
+/// (both in seconds since the epoch).
+pub fn decide(agent: &RegisteredAgent, catalogue: &Catalogue, ask: &Ask, credential_expires_at: u64, now: u64) -> Decision {
+    permit(agent, catalogue, ask, credential_expires_at, now).into()
+}
+
+fn permit(
+    agent: &RegisteredAgent,
+    catalogue: &Catalogue,
+    ask: &Ask,
+    credential_expires_at: u64,
+    now: u64,
+) -> Result<Permit, Denial> {
     standing(agent)?;
     let rights = agent.rights.as_ref().map_err(|e| Denial::new(Reason::AgentInvalid, e.to_string()))?;
-    let capabilities = capabilities(agent, &rights.capabilities, ask.capabilities.as_deref())?;
+    let capabilities = capabilities(agent, catalogue, &rights.capabilities, ask.capabilities.as_deref())?;
     let audience = audience(agent, &rights.audiences, ask.audience.as_deref())?;
     let expires_at = now.saturating_add(rights.expiration_seconds.into()).min(credential_expires_at);
     if expires_at <= now {
@@ -129,7 +166,36 @@ fn permit(agent: &RegisteredAgent, ask: &Ask, credential_expires_at: u64, now: u
         audience,
         issued_at: now,
         expires_at,
+        operation: None,
     })
+}
+
+/// The rule under which a capability that an Agent holds may be used: `None` if it needs no approval. Of what Agent and catalogue
+/// say the strictest counts, and a rule that is missing or cannot be read is a no.
+fn approval_rule<'a>(held: &Granted, catalogue: &'a Catalogue) -> Result<Option<&'a Rule>, Denial> {
+    match (catalogue.get(&held.name), held.approval_required) {
+        (Some(Err(problem)), _) => Err(Denial::new(
+            Reason::RuleUnreadable,
+            format!("the catalogue's rule for {} cannot be enforced: {problem}", held.name),
+        )),
+        (Some(Ok(rule)), of_agent) => Ok((of_agent || rule.approval_required).then_some(rule)),
+        (None, true) => Err(Denial::new(
+            Reason::RuleMissing,
+            format!("{} needs approval and the catalogue has no Capability of that name that says whose", held.name),
+        )),
+        (None, false) => Ok(None),
+    }
+}
+
+/// Whether a capability may be used without asking anybody.
+fn needs_no_approval(held: &Granted, catalogue: &Catalogue) -> Result<(), Denial> {
+    match approval_rule(held, catalogue)? {
+        None => Ok(()),
+        Some(_) => Err(Denial::new(
+            Reason::ApprovalRequired,
+            format!("{} needs a person's approval for each use: ask for one operation at /oauth2/bc-authorize", held.name),
+        )),
+    }
 }
 
 /// Whether the agent may act at all. Everything unknown is a no.
@@ -153,23 +219,36 @@ fn standing(agent: &RegisteredAgent) -> Result<(), Denial> {
     }
 }
 
-fn capabilities(agent: &RegisteredAgent, held: &[Granted], asked: Option<&[CapabilityName]>) -> Result<Vec<Granted>, Denial> {
+fn capabilities(
+    agent: &RegisteredAgent,
+    catalogue: &Catalogue,
+    held: &[Granted],
+    asked: Option<&[CapabilityName]>,
+) -> Result<Vec<Granted>, Denial> {
     let Some(asked) = asked else {
-        if held.is_empty() {
-            return Err(Denial::new(Reason::NoCapability, format!("{} holds no capability", agent.id)));
+        let standing: Vec<Granted> = held.iter().filter(|c| needs_no_approval(c, catalogue).is_ok()).cloned().collect();
+        if standing.is_empty() {
+            let message = format!("{} holds no capability that it may use without approval", agent.id);
+            return Err(Denial::new(Reason::NoCapability, message));
         }
-        return Ok(held.to_vec());
+        return Ok(standing);
     };
     let mut granted: Vec<Granted> = Vec::with_capacity(asked.len());
     for name in asked {
-        let Some(capability) = held.iter().find(|c| c.name == *name) else {
-            return Err(Denial::new(Reason::CapabilityNotGranted, format!("capability {name} is not granted to {}", agent.id)));
-        };
+        let capability = holding(agent, held, name)?;
+        needs_no_approval(capability, catalogue)?;
         if !granted.iter().any(|c| c.name == *name) {
             granted.push(capability.clone());
         }
     }
     Ok(granted)
+}
+
+/// The capability of that name among those that the agent holds.
+fn holding<'a>(agent: &RegisteredAgent, held: &'a [Granted], name: &CapabilityName) -> Result<&'a Granted, Denial> {
+    held.iter()
+        .find(|c| c.name == *name)
+        .ok_or_else(|| Denial::new(Reason::CapabilityNotGranted, format!("capability {name} is not granted to {}", agent.id)))
 }
 
 fn audience(agent: &RegisteredAgent, allowed: &[Audience], asked: Option<&str>) -> Result<Audience, Denial> {
@@ -208,26 +287,33 @@ pub struct Issued<'a> {
 ///
 /// # Errors
 /// The rule that ended it.
-pub fn still_stands(agent: &RegisteredAgent, issued: &Issued<'_>) -> Result<(), Denial> {
-    if agent.uid != issued.agent_uid {
+pub fn still_stands(agent: &RegisteredAgent, catalogue: &Catalogue, issued: &Issued<'_>) -> Result<(), Denial> {
+    same_registration(agent, issued.agent_uid, issued.epoch)?;
+    let rights = agent.rights.as_ref().map_err(|e| Denial::new(Reason::AgentInvalid, e.to_string()))?;
+    for issued in issued.capabilities {
+        let held = rights.capabilities.iter().find(|held| held.name == issued.name).filter(|held| held.covers(issued));
+        let Some(held) = held else {
+            let message = format!("{} does not hold {} any more, or for fewer resources", agent.id, issued.name);
+            return Err(Denial::new(Reason::CapabilityNotGranted, message));
+        };
+        needs_no_approval(held, catalogue)?;
+    }
+    audience(agent, &rights.audiences, Some(issued.audience))?;
+    Ok(())
+}
+
+/// Whether the agent is the one to which something was issued, was not stopped since, and may act.
+fn same_registration(agent: &RegisteredAgent, agent_uid: &str, epoch: i64) -> Result<(), Denial> {
+    if agent.uid != agent_uid {
         return Err(Denial::new(Reason::Revoked, format!("{} was deleted and registered anew", agent.id)));
     }
-    if agent.epoch != issued.epoch {
-        return Err(Denial::new(Reason::Revoked, format!("the tokens of {} up to epoch {} are revoked", agent.id, issued.epoch)));
+    if agent.epoch != epoch {
+        return Err(Denial::new(Reason::Revoked, format!("the tokens of {} up to epoch {epoch} are revoked", agent.id)));
     }
     // A generation that has not been checked yet ends nothing that an earlier one was given.
     if agent.admission != Admission::Pending || agent.suspended || agent.deleting {
         standing(agent)?;
     }
-    let rights = agent.rights.as_ref().map_err(|e| Denial::new(Reason::AgentInvalid, e.to_string()))?;
-    for issued in issued.capabilities {
-        let held = rights.capabilities.iter().find(|held| held.name == issued.name);
-        if !held.is_some_and(|held| held.covers(issued)) {
-            let message = format!("{} does not hold {} any more, or for fewer resources", agent.id, issued.name);
-            return Err(Denial::new(Reason::CapabilityNotGranted, message));
-        }
-    }
-    audience(agent, &rights.audiences, Some(issued.audience))?;
     Ok(())
 }
 
@@ -272,6 +358,12 @@ impl Permit {
     #[must_use]
     pub const fn expires_at(&self) -> u64 {
         self.expires_at
+    }
+
+    /// The one operation for which the token is good, if it was approved for one.
+    #[must_use]
+    pub fn operation(&self) -> Option<&OperationGrant> {
+        self.operation.as_deref()
     }
 
     /// The scope as in a token (RFC 6749 section 3.3).

@@ -8,13 +8,14 @@ fn capability(name: &str) -> CapabilityName {
 }
 
 fn agent(capabilities: &[&str], audiences: &[&str]) -> RegisteredAgent {
-    let granted = |name: &&str| Granted { name: capability(name), resources: None };
+    let granted = |name: &&str| Granted { name: capability(name), resources: None, approval_required: false };
     RegisteredAgent {
         id: AgentId::new("research", "bot").expect("valid"),
         uid: "uid-1".to_owned(),
         generation: 1,
         created: 0,
         deleting: false,
+        owner: "team@example.com".to_owned(),
         suspended: false,
         epoch: 3,
         admission: Admission::Proven,
@@ -48,18 +49,24 @@ fn allowed(decision: Decision) -> Permit {
 #[test]
 fn an_agent_without_capabilities_is_denied_everything() {
     let nobody = agent(&[], &["https://a"]);
-    assert_eq!(reason(decide(&nobody, &Ask::default(), 2000, 1000)), Some(Reason::NoCapability));
-    assert_eq!(reason(decide(&nobody, &ask(Some(&["a.b"]), None), 2000, 1000)), Some(Reason::CapabilityNotGranted));
+    assert_eq!(reason(decide(&nobody, &Catalogue::default(), &Ask::default(), 2000, 1000)), Some(Reason::NoCapability));
+    assert_eq!(
+        reason(decide(&nobody, &Catalogue::default(), &ask(Some(&["a.b"]), None), 2000, 1000)),
+        Some(Reason::CapabilityNotGranted)
+    );
 }
 
 #[test]
 fn an_agent_without_audiences_gets_no_token() {
-    assert_eq!(reason(decide(&agent(&["a.b"], &[]), &Ask::default(), 2000, 1000)), Some(Reason::AudienceAmbiguous));
+    assert_eq!(
+        reason(decide(&agent(&["a.b"], &[]), &Catalogue::default(), &Ask::default(), 2000, 1000)),
+        Some(Reason::AudienceAmbiguous)
+    );
 }
 
 #[test]
 fn nothing_said_is_every_capability_for_the_only_audience() {
-    let permit = allowed(decide(&agent(&["a.b", "c.d"], &["https://a"]), &Ask::default(), 2000, 1000));
+    let permit = allowed(decide(&agent(&["a.b", "c.d"], &["https://a"]), &Catalogue::default(), &Ask::default(), 2000, 1000));
     assert_eq!(permit.scope(), "a.b c.d");
     assert_eq!(permit.audience().as_str(), "https://a");
     assert_eq!((permit.issued_at(), permit.expires_at(), permit.epoch()), (1000, 1300, 3));
@@ -68,19 +75,23 @@ fn nothing_said_is_every_capability_for_the_only_audience() {
 #[test]
 fn of_several_audiences_one_must_be_named_exactly() {
     let agent = agent(&["a.b"], &["https://api.example", "https://other.example"]);
-    assert_eq!(reason(decide(&agent, &Ask::default(), 2000, 1000)), Some(Reason::AudienceAmbiguous));
-    assert_eq!(reason(decide(&agent, &ask(None, Some("https://other.example")), 2000, 1000)), None);
+    assert_eq!(reason(decide(&agent, &Catalogue::default(), &Ask::default(), 2000, 1000)), Some(Reason::AudienceAmbiguous));
+    assert_eq!(reason(decide(&agent, &Catalogue::default(), &ask(None, Some("https://other.example")), 2000, 1000)), None);
     for other in ["https://api.example.evil", "https://api.example/", "https://API.example", "*", "https://api", ""] {
-        assert_eq!(reason(decide(&agent, &ask(None, Some(other)), 2000, 1000)), Some(Reason::AudienceNotAllowed), "X2: {other}");
+        assert_eq!(
+            reason(decide(&agent, &Catalogue::default(), &ask(None, Some(other)), 2000, 1000)),
+            Some(Reason::AudienceNotAllowed),
+            "X2: {other}"
+        );
     }
 }
 
 #[test]
 fn a_token_never_outlives_the_credential() {
     let agent = agent(&["a.b"], &["https://a"]);
-    assert_eq!(allowed(decide(&agent, &Ask::default(), 1010, 1000)).expires_at(), 1010);
-    assert_eq!(reason(decide(&agent, &Ask::default(), 1000, 1000)), Some(Reason::CredentialSpent));
-    assert_eq!(reason(decide(&agent, &Ask::default(), 997, 1000)), Some(Reason::CredentialSpent));
+    assert_eq!(allowed(decide(&agent, &Catalogue::default(), &Ask::default(), 1010, 1000)).expires_at(), 1010);
+    assert_eq!(reason(decide(&agent, &Catalogue::default(), &Ask::default(), 1000, 1000)), Some(Reason::CredentialSpent));
+    assert_eq!(reason(decide(&agent, &Catalogue::default(), &Ask::default(), 997, 1000)), Some(Reason::CredentialSpent));
 }
 
 #[test]
@@ -104,16 +115,16 @@ fn whoever_may_not_act_gets_nothing() {
         (RegisteredAgent { admission: Admission::Pending, ..good.clone() }, Reason::AgentPending),
         (RegisteredAgent { rights, ..good }, Reason::AgentInvalid),
     ] {
-        assert_eq!(reason(decide(&agent, &Ask::default(), 2000, 1000)), Some(expected));
+        assert_eq!(reason(decide(&agent, &Catalogue::default(), &Ask::default(), 2000, 1000)), Some(expected));
     }
 }
 
 #[test]
 fn an_issued_token_stands_only_while_all_of_it_is_still_held() {
     let agent = agent(&["a.b", "c.d"], &["https://a"]);
-    let whole = [Granted { name: capability("a.b"), resources: None }];
+    let whole = [Granted { name: capability("a.b"), resources: None, approval_required: false }];
     let issued = Issued { agent_uid: "uid-1", epoch: 3, capabilities: &whole, audience: "https://a" };
-    let ended = |agent: &RegisteredAgent| still_stands(agent, &issued).err().map(|d| d.reason);
+    let ended = |agent: &RegisteredAgent| still_stands(agent, &Catalogue::default(), &issued).err().map(|d| d.reason);
     assert_eq!(ended(&agent), None);
     assert_eq!(ended(&RegisteredAgent { uid: "uid-2".to_owned(), ..agent.clone() }), Some(Reason::Revoked));
     assert_eq!(ended(&RegisteredAgent { epoch: 4, ..agent.clone() }), Some(Reason::Revoked));
@@ -146,7 +157,7 @@ fn the_resources_of_a_capability_go_with_it() {
     if let Ok(rights) = &mut agent.rights {
         rights.capabilities[1].resources = Some(limit.clone());
     }
-    let permit = allowed(decide(&agent, &ask(Some(&["c.d"]), None), 2000, 1000));
+    let permit = allowed(decide(&agent, &Catalogue::default(), &ask(Some(&["c.d"]), None), 2000, 1000));
     assert_eq!(permit.capabilities()[0].resources.as_ref(), Some(&limit));
 }
 
@@ -162,7 +173,7 @@ proptest! {
         let mut agent = agent(&names, &["https://a"]);
         if let Ok(rights) = &mut agent.rights { rights.expiration_seconds = life; }
         let asked_names: Option<Vec<&str>> = asked.as_ref().map(|a| a.iter().map(String::as_str).collect());
-        match decide(&agent, &ask(asked_names.as_deref(), None), 1000 + left, 1000) {
+        match decide(&agent, &Catalogue::default(), &ask(asked_names.as_deref(), None), 1000 + left, 1000) {
             Decision::Allow(permit) => {
                 let granted: Vec<&str> = permit.capabilities().iter().map(|c| c.name.as_str()).collect();
                 let mut unique = granted.clone();

@@ -1,7 +1,10 @@
-//! Who may introspect: Kubernetes RBAC, asked by SubjectAccessReview.
+//! Who may introspect, and who may still approve: Kubernetes RBAC, asked by SubjectAccessReview.
 
 use super::error::Refusal;
+use crate::crd::User;
+use crate::grammar::CapabilityName;
 use crate::identity::Caller;
+use crate::jit::Request;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::{Api, PostParams};
 use moka::future::Cache;
@@ -9,14 +12,19 @@ use std::time::Duration;
 
 /// How long an answer counts. A right taken away is gone after this time at the latest.
 const REMEMBER: Duration = Duration::from_secs(5);
+/// How long the answer counts whether an approver still has the right to. It is asked for each request anew, when its approval is
+/// turned into a token; this only lets many polls of one request share one question.
+const REMEMBER_APPROVER: Duration = Duration::from_secs(1);
 /// How many answers are remembered.
 const REMEMBERED_MAX: u64 = 10_000;
 
-/// Asks the API server what a ServiceAccount may do, and remembers the answer for a few seconds.
+/// Asks the API server what somebody may do, and remembers the answer for a few seconds.
 pub struct Authority {
     client: kube::Client,
     /// By namespace, name and UID of the ServiceAccount, and audience.
     answers: Cache<(String, String), bool>,
+    /// By UID of the request and name of the approver.
+    approvers: Cache<(String, String), bool>,
 }
 
 impl std::fmt::Debug for Authority {
@@ -29,7 +37,8 @@ impl Authority {
     /// Asks through `client`.
     #[must_use]
     pub fn new(client: kube::Client) -> Self {
-        Self { client, answers: Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(REMEMBER).build() }
+        let cache = |life| Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(life).build();
+        Self { client, answers: cache(REMEMBER), approvers: cache(REMEMBER_APPROVER) }
     }
 
     /// Whether `caller` has the verb `introspect` on `audiences.countersign.dev/<audience>` in its own namespace. Several
@@ -39,27 +48,48 @@ impl Authority {
     /// If the API server does not answer.
     pub async fn may_introspect(&self, caller: &Caller, audience: &str) -> Result<bool, Refusal> {
         let key = (format!("{}/{}", caller.username(), caller.service_account_uid), audience.to_owned());
-        let answer = self.answers.try_get_with(key, self.ask(caller, audience)).await;
+        let user = User {
+            username: caller.username(),
+            uid: Some(caller.service_account_uid.to_string()),
+            groups: vec![
+                "system:serviceaccounts".to_owned(),
+                format!("system:serviceaccounts:{}", caller.namespace),
+                "system:authenticated".to_owned(),
+            ],
+        };
+        let question = self.ask(user, "introspect", "audiences", audience, &caller.namespace);
+        let answer = self.answers.try_get_with(key, question).await;
         answer.map_err(|error| Refusal::unavailable("authorizer_unavailable", error.as_str()))
     }
 
-    async fn ask(&self, caller: &Caller, audience: &str) -> Result<bool, String> {
-        let groups = [
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{}", caller.namespace),
-            "system:authenticated".to_owned(),
-        ];
+    /// Whether `approver`, as stamped at admission, has the verb `approve` on `capability` in the namespace of `request` by now.
+    ///
+    /// # Errors
+    /// If the API server does not answer.
+    pub async fn may_still_approve(
+        &self,
+        approver: &User,
+        capability: &CapabilityName,
+        request: &Request,
+    ) -> Result<bool, Refusal> {
+        let key = (request.uid.clone(), approver.username.clone());
+        let question = self.ask(approver.clone(), "approve", "capabilities", capability.as_str(), &request.id.namespace);
+        let answer = self.approvers.try_get_with(key, question).await;
+        answer.map_err(|error| Refusal::unavailable("authorizer_unavailable", error.as_str()))
+    }
+
+    async fn ask(&self, user: User, verb: &str, resource: &str, name: &str, namespace: &str) -> Result<bool, String> {
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
-                user: Some(caller.username()),
-                uid: Some(caller.service_account_uid.to_string()),
-                groups: Some(groups.into()),
+                user: Some(user.username),
+                uid: user.uid,
+                groups: Some(user.groups),
                 resource_attributes: Some(ResourceAttributes {
                     group: Some(crate::crd::GROUP.to_owned()),
-                    resource: Some("audiences".to_owned()),
-                    name: Some(audience.to_owned()),
-                    namespace: Some(caller.namespace.clone()),
-                    verb: Some("introspect".to_owned()),
+                    resource: Some(resource.to_owned()),
+                    name: Some(name.to_owned()),
+                    namespace: Some(namespace.to_owned()),
+                    verb: Some(verb.to_owned()),
                     ..ResourceAttributes::default()
                 }),
                 ..SubjectAccessReviewSpec::default()

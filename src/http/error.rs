@@ -137,7 +137,15 @@ impl CredentialRole {
     pub fn denied(self, denial: Denial) -> Refusal {
         let code = denial.reason.code();
         match denial.reason {
-            Reason::CapabilityNotGranted | Reason::NoCapability => Refusal::new("invalid_scope", code, denial.message),
+            Reason::CapabilityNotGranted
+            | Reason::NoCapability
+            | Reason::ApprovalRequired
+            | Reason::ApprovalNotNeeded
+            | Reason::RuleMissing
+            | Reason::RuleUnreadable => Refusal::new("invalid_scope", code, denial.message),
+            Reason::ResourceNotGranted | Reason::ParametersRefused => {
+                Refusal::new("invalid_authorization_details", code, denial.message)
+            }
             Reason::AudienceNotAllowed | Reason::AudienceAmbiguous => Refusal::new("invalid_target", code, denial.message),
             Reason::AgentPending => Refusal::unavailable(code, denial.message),
             Reason::AgentUnknown

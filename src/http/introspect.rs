@@ -3,17 +3,17 @@
 //! Only a resource server that has the RBAC verb `introspect` on the token's audience learns anything. To everybody else
 //! every token is inactive.
 
-use super::error::{CredentialRole, Refusal};
+use super::caller::{authenticate, bearer};
+use super::error::Refusal;
 use super::form::Form;
-use super::token::{ASSERTION_TYPE, describe_caller};
 use super::{App, json, now_if_fresh, post};
 use crate::audit::{Outcome, Record};
-use crate::decision::{Issued, still_stands};
-use crate::identity::Caller;
-use crate::token::{AccessClaims, verify};
+use crate::crd::Phase;
+use crate::decision::{Issued, operation_stands, still_stands};
+use crate::token::{AccessClaims, ApprovedOperation, verify};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, Request, header};
+use axum::http::Request;
 use axum::response::Response;
 use serde::Serialize;
 use std::sync::Arc;
@@ -63,63 +63,40 @@ async fn introspect(app: &App, request: Request<Body>, record: &mut Record) -> R
     }
 }
 
-/// Whether every agent on which the token depends still stands where it stood, and still holds what the token says.
-fn alive(app: &App, claims: &AccessClaims) -> Result<(), &'static str> {
-    let (Some(id), Some(capabilities), [link]) = (claims.agent(), claims.capabilities(), claims.links.as_slice()) else {
-        return Err("token_malformed");
-    };
+/// Whether every agent on which the token depends still stands where it stood, and still holds what the token says; and if the token is
+/// for one operation, whether that is still to be done.
+pub(super) fn alive(app: &App, claims: &AccessClaims) -> Result<(), &'static str> {
+    let (Some(id), [link]) = (claims.agent(), claims.links.as_slice()) else { return Err("token_malformed") };
     if link.agent_uid != claims.agent_uid || link.sub != claims.sub {
         return Err("token_malformed");
     }
     let agent = app.snapshot.agent(&id).ok_or("agent_unknown")?;
-    let issued = Issued { agent_uid: &link.agent_uid, epoch: link.epoch, capabilities: &capabilities, audience: &claims.aud };
-    still_stands(&agent, &issued).map_err(|denial| denial.reason.code())
-}
-
-/// The token in the Authorization header, if there is one (RFC 6750 section 2.1).
-fn bearer(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(None),
-        (Some(value), None) => {
-            let token =
-                value.to_str().ok().and_then(|v| v.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            let unsupported = || {
-                Refusal::unauthenticated(
-                    "client_authentication_unsupported",
-                    "the Authorization header must be 'Bearer <ServiceAccount token>'",
-                )
-            };
-            token.map(|(_, token)| Some(token.to_owned())).ok_or_else(|| unsupported().challenged().closing())
+    let catalogue = app.snapshot.catalogue();
+    let stands = match claims.operation().map_err(|_| "token_malformed")? {
+        Some(approved) => {
+            to_be_done(app, claims, &approved)?;
+            operation_stands(&agent, &catalogue, &link.agent_uid, link.epoch, &approved.operation)
         }
-        (Some(_), Some(_)) => Err(Refusal::malformed("the Authorization header occurs more than once").closing()),
-    }
-}
-
-/// The resource server: it proves itself with its own projected token, in the Authorization header or as client assertion.
-async fn authenticate(app: &App, bearer: Option<&str>, form: &Form, now: u64, record: &mut Record) -> Result<Caller, Refusal> {
-    let assertion = form.get("client_assertion")?;
-    let token = match (bearer, assertion) {
-        (Some(token), None) => token,
-        (None, Some(token)) if form.get("client_assertion_type")? == Some(ASSERTION_TYPE) => token,
-        (None, Some(_)) => return Err(Refusal::malformed(format!("client_assertion_type must be {ASSERTION_TYPE}"))),
-        (Some(_), Some(_)) => {
-            return Err(Refusal::malformed("authenticate in one way: by the Authorization header or by client_assertion"));
-        }
-        (None, None) => {
-            let description =
-                "the caller must authenticate with its own ServiceAccount token, as Bearer token or as client_assertion";
-            return Err(Refusal::unauthenticated("caller_unauthenticated", description).challenged());
+        None => {
+            let capabilities = claims.capabilities().ok_or("token_malformed")?;
+            let (agent_uid, audience) = (&link.agent_uid, &claims.aud);
+            let issued = Issued { agent_uid, epoch: link.epoch, capabilities: &capabilities, audience };
+            still_stands(&agent, &catalogue, &issued)
         }
     };
-    match app.verifier.verify(token, &app.snapshot, now).await {
-        Ok(caller) => {
-            describe_caller(record, &caller);
-            Ok(caller)
-        }
-        Err(error) => {
-            let refusal = CredentialRole::CLIENT.unidentified(&error);
-            Err(if bearer.is_some() { refusal.challenged() } else { refusal })
-        }
+    stands.map_err(|denial| denial.reason.code())
+}
+
+/// Whether the request of an approved operation is there, and this its one token, not yet completed or ended in another way.
+fn to_be_done(app: &App, claims: &AccessClaims, approved: &ApprovedOperation) -> Result<(), &'static str> {
+    let request = app.snapshot.request(&approved.request_uid).ok_or("request_unknown")?;
+    let status = &request.status;
+    if status.jti.as_deref() != Some(&claims.jti) || status.digest.as_deref() != Some(&approved.digest) {
+        return Err("request_mismatch");
+    }
+    match status.phase {
+        Some(Phase::Issued) if !request.deleting => Ok(()),
+        Some(Phase::Completed) => Err("operation_completed"),
+        _ => Err("request_ended"),
     }
 }

@@ -2,7 +2,9 @@
 //! the cluster, and say the same whatever Host a request names.
 
 use super::App;
+use super::poll::CIBA;
 use super::token::{CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE};
+use crate::token::OPERATION_DETAILS;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
@@ -21,11 +23,20 @@ pub(super) async fn document(State(app): State<Arc<App>>) -> Json<Value> {
         "token_endpoint": at("/oauth2/token"),
         "jwks_uri": at("/oauth2/jwks"),
         "introspection_endpoint": at("/oauth2/introspect"),
-        "grant_types_supported": [CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE],
+        "revocation_endpoint": at("/oauth2/revoke"),
+        "backchannel_authentication_endpoint": at("/oauth2/bc-authorize"),
+        "backchannel_token_delivery_modes_supported": ["poll"],
+        "backchannel_user_code_parameter_supported": false,
+        "authorization_details_types_supported": [OPERATION_DETAILS],
+        // Ours: where an approved operation is reported as done.
+        "countersign_completion_endpoint": at("/jit/complete"),
+        "grant_types_supported": [CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE, CIBA],
         "token_endpoint_auth_methods_supported": ["private_key_jwt", "none"],
         "token_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
         "introspection_endpoint_auth_methods_supported": ["private_key_jwt", "Bearer"],
         "introspection_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
+        "revocation_endpoint_auth_methods_supported": ["private_key_jwt"],
+        "revocation_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
         // There is no authorization endpoint. RFC 8414 section 2 requires the member and forbids it to be empty.
         "response_types_supported": ["none"],
         // OpenID Discovery requires these; no ID token is issued.

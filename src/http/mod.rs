@@ -1,19 +1,30 @@
 //! The token service: one file per group of endpoints.
 
 mod authority;
+mod backchannel;
+mod caller;
+mod complete;
 mod error;
 mod form;
 mod introspect;
 mod metadata;
+mod poll;
+mod polls;
 mod probes;
+mod revoke;
 pub mod server;
+mod swap;
 mod token;
 
 pub use authority::Authority;
+pub use polls::Polls;
 pub use probes::router as probes;
 
 use crate::audit::{Outcome, Record, Recorder};
+use crate::controller::policies::Policies;
+use crate::crd::User;
 use crate::identity::Verifier;
+use crate::jit::EvidenceKey;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::time::Clock;
@@ -39,7 +50,6 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 pub struct ClientAddress(pub SocketAddr);
 
 /// What every request needs.
-#[derive(Debug)]
 pub struct App {
     /// Our issuer URL, exactly as in tokens.
     pub issuer: String,
@@ -51,8 +61,20 @@ pub struct App {
     pub keys: KeyRing,
     /// Writes records.
     pub recorder: Recorder,
-    /// Asks the API server who may introspect.
+    /// Asks the API server who may introspect, and who may still approve.
     pub authority: Authority,
+    /// The API server, for requests for approval.
+    pub client: kube::Client,
+    /// The admission policies: without them no approval is honoured.
+    pub policies: Arc<Policies>,
+    /// The key with which approvals are attested.
+    pub evidence: EvidenceKey,
+    /// Who we are to the API server.
+    pub own: User,
+    /// Who waits for a decision, and how often they ask.
+    pub polls: Arc<Polls>,
+    /// Says true when the process is to end: nobody is kept waiting then.
+    pub shutdown: tokio::sync::watch::Receiver<bool>,
     /// Counts outcomes.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -61,11 +83,20 @@ pub struct App {
     pub in_flight: Semaphore,
 }
 
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
+}
+
 /// All endpoints.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/oauth2/token", any(token::endpoint))
         .route("/oauth2/introspect", any(introspect::endpoint))
+        .route("/oauth2/bc-authorize", any(backchannel::endpoint))
+        .route("/oauth2/revoke", any(revoke::endpoint))
+        .route("/jit/complete", any(complete::endpoint))
         .route("/oauth2/jwks", get(metadata::jwks))
         .route("/.well-known/oauth-authorization-server", get(metadata::document))
         .route("/.well-known/openid-configuration", get(metadata::document))
@@ -88,23 +119,34 @@ where
     F: Future<Output = (Record, Result<Response, Refusal>)>,
 {
     let record = begin(event, &request);
-    let interrupted = record.clone();
-    let refuse = |refusal: Refusal| (interrupted.clone(), Err(refusal));
-    let (record, result) = if request.method() != Method::POST {
-        refuse(Refusal::method("POST").closing())
-    } else if let Ok(_permit) = app.in_flight.try_acquire() {
-        match tokio::time::timeout(REQUEST_WITHIN, work(Arc::clone(app), request, record)).await {
-            Ok(done) => done,
-            Err(_) => refuse(
-                Refusal::new("invalid_request", "request_timeout", "the request was not complete within 10 s")
-                    .status(StatusCode::REQUEST_TIMEOUT)
-                    .closing(),
-            ),
-        }
-    } else {
-        refuse(Refusal::unavailable("overloaded", "too many requests at once"))
-    };
+    let (record, result) = bounded(app, request, record, work).await;
     finish(app, record, result).await
+}
+
+/// Runs the work of a POST endpoint, bounded in time and in how many there are at once.
+async fn bounded<T, F>(
+    app: &Arc<App>,
+    request: Request<Body>,
+    record: Record,
+    work: impl FnOnce(Arc<App>, Request<Body>, Record) -> F,
+) -> (Record, Result<T, Refusal>)
+where
+    F: Future<Output = (Record, Result<T, Refusal>)>,
+{
+    let interrupted = record.clone();
+    if request.method() != Method::POST {
+        return (interrupted, Err(Refusal::method("POST").closing()));
+    }
+    let Ok(_permit) = app.in_flight.try_acquire() else {
+        return (interrupted, Err(Refusal::unavailable("overloaded", "too many requests at once")));
+    };
+    match tokio::time::timeout(REQUEST_WITHIN, work(Arc::clone(app), request, record)).await {
+        Ok(done) => done,
+        Err(_) => {
+            let refusal = Refusal::new("invalid_request", "request_timeout", "the request was not complete within 10 s");
+            (interrupted, Err(refusal.status(StatusCode::REQUEST_TIMEOUT).closing()))
+        }
+    }
 }
 
 /// Begins the record of a request.

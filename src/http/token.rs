@@ -1,27 +1,27 @@
 //! `POST /oauth2/token`: the way of every grant, and there is one.
 //!
 //! The grants differ only in the parameter that holds the credential and in the error code that their standards
-//! give to its refusal. Everything else is shared: who is this, may it, sign, record.
+//! give to its refusal. Everything else is shared: who is this, may it, sign, record. Only a poll for an approved operation
+//! ([`super::poll`]) has its permit from elsewhere in `decision`, and may wait for it.
 
+use super::caller::{Presented, check_client_id, client_assertion, identify, no_authorization_header};
 use super::error::{CredentialRole, Refusal};
 use super::form::Form;
-use super::{App, json, now_if_fresh, post};
-use crate::agent::{Admission, RegisteredAgent};
+use super::poll::{self, CIBA, Poll};
+use super::{App, begin, bounded, finish, json, now_if_fresh};
+use crate::agent::RegisteredAgent;
 use crate::audit::{Outcome, Record};
-use crate::decision::{Ask, Decision, Denial, Permit, Reason, decide};
+use crate::decision::{Ask, Decision, Permit, decide};
 use crate::grammar::CapabilityName;
 use crate::identity::Caller;
 use crate::token::{Minted, mint, new_id};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Request, header};
+use axum::http::Request;
 use axum::response::Response;
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// `client_assertion_type` (RFC 7523 section 2.2).
-pub(super) const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 /// Grant types.
 pub(super) const CLIENT_CREDENTIALS: &str = "client_credentials";
 pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -29,16 +29,6 @@ pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-
 /// Token types (RFC 8693 section 3).
 const TYPE_JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const TYPE_ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
-
-/// How long a request waits for the controller to judge a generation that was written a moment ago.
-const JUDGEMENT_PATIENCE: Duration = Duration::from_secs(2);
-
-/// One credential in a request, and how its refusal is said.
-#[derive(Debug, Clone, Copy)]
-struct Presented<'a> {
-    token: &'a str,
-    role: CredentialRole,
-}
 
 /// A grant request: what proves the agent, a client assertion beside it if there is one, and what is asked.
 #[derive(Debug)]
@@ -60,41 +50,71 @@ struct TokenResponse {
     expires_in: u64,
     scope: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    authorization_details: Vec<crate::token::CapabilityDetails>,
+    authorization_details: Vec<crate::token::AuthorizationDetails>,
+}
+
+/// What a request leads to.
+enum Answer {
+    /// A reply.
+    Reply(Response),
+    /// A request for approval that is to be looked at, and waited for if nobody has decided.
+    Poll(Poll),
 }
 
 /// The endpoint.
 pub(super) async fn endpoint(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
-    post(&app, "token.issue", request, |app, request, mut record| async move {
-        let result = issue(&app, request, &mut record).await;
-        (record, result)
+    let record = begin("token.issue", &request);
+    let (record, answer) = bounded(&app, request, record, |app, request, mut record| async move {
+        let answer = answer(&app, request, &mut record).await;
+        (record, answer)
     })
-    .await
+    .await;
+    match answer {
+        Ok(Answer::Reply(response)) => finish(&app, record, Ok(response)).await,
+        Ok(Answer::Poll(poll)) => poll::answer(app, poll, record).await,
+        Err(refusal) => finish(&app, record, Err(refusal)).await,
+    }
 }
 
-async fn issue(app: &App, request: Request<Body>, record: &mut Record) -> Result<Response, Refusal> {
-    if request.headers().contains_key(header::AUTHORIZATION) {
-        // RFC 7521 section 4.2: one way to authenticate, and it is the assertion.
-        let description = "the Authorization header is not a way to authenticate here: send client_assertion";
-        return Err(Refusal::unauthenticated("client_authentication_unsupported", description).challenged().closing());
-    }
+async fn answer(app: &Arc<App>, request: Request<Body>, record: &mut Record) -> Result<Answer, Refusal> {
+    no_authorization_header(request.headers())?;
+    let headers = request.headers().clone();
     let form = Form::read(request).await?;
-    let request = GrantRequest::parse(&form, record)?;
+    if form.get("grant_type")? == Some(CIBA) {
+        return poll::begin(app, &headers, &form, record).await.map(Answer::Poll);
+    }
+    issue(app, &form, record).await.map(Answer::Reply)
+}
+
+async fn issue(app: &App, form: &Form, record: &mut Record) -> Result<Response, Refusal> {
+    let request = GrantRequest::parse(form, record)?;
     let now = now_if_fresh(app)?;
     let (agent, caller) = request.authenticate(app, now, record).await?;
-    let permit = match decide(&agent, &request.ask, caller.expires_at, now) {
+    let decision = decide(&agent, &app.snapshot.catalogue(), &request.ask, caller.expires_at, now);
+    let permit = match decision {
         Decision::Allow(permit) => permit,
         Decision::Deny(denial) => return Err(request.credential.role.denied(denial)),
     };
-    let minted = new_id()
-        .and_then(|jti| mint(&permit, &app.issuer, &app.keys, jti))
-        .map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
-    describe(record, &permit, &minted);
+    let jti = new_id().map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
+    reply(app, &permit, jti, request.exchange.then_some(TYPE_ACCESS_TOKEN), now, record)
+}
+
+/// Signs what was decided, writes it into the record, and makes the reply.
+pub(super) fn reply(
+    app: &App,
+    permit: &Permit,
+    jti: String,
+    issued_token_type: Option<&'static str>,
+    now: u64,
+    record: &mut Record,
+) -> Result<Response, Refusal> {
+    let minted = mint(permit, &app.issuer, &app.keys, jti).map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
+    describe(record, permit, &minted);
     json(&TokenResponse {
         access_token: minted.token,
-        issued_token_type: request.exchange.then_some(TYPE_ACCESS_TOKEN),
+        issued_token_type,
         token_type: "Bearer",
-        expires_in: permit.expires_at() - permit.issued_at(),
+        expires_in: permit.expires_at().saturating_sub(now),
         scope: minted.claims.scope,
         authorization_details: minted.claims.authorization_details,
     })
@@ -120,20 +140,7 @@ impl<'a> GrantRequest<'a> {
                 record.text(asked_field(parameter), value);
             }
         }
-        let client = match (form.get("client_assertion_type")?, form.get("client_assertion")?) {
-            (None, None) => None,
-            (Some(ASSERTION_TYPE), Some(token)) => Some(Presented { token, role: CredentialRole::CLIENT }),
-            (Some(ASSERTION_TYPE), None) => return Err(Refusal::malformed("client_assertion is missing")),
-            (None, Some(_)) => return Err(Refusal::malformed("client_assertion_type is missing")),
-            (Some(_), _) => {
-                let description = format!("client_assertion_type must be {ASSERTION_TYPE}");
-                return Err(Refusal::unauthenticated("client_assertion_type_unsupported", description));
-            }
-        };
-        if form.raw("client_secret").is_some() {
-            let description = "there are no client secrets here: send client_assertion";
-            return Err(Refusal::unauthenticated("client_authentication_unsupported", description));
-        }
+        let client = client_assertion(form)?;
         let (credential, client) = match grant {
             CLIENT_CREDENTIALS => match client {
                 Some(presented) => (presented, None),
@@ -145,12 +152,12 @@ impl<'a> GrantRequest<'a> {
             JWT_BEARER => (Presented { token: form.require("assertion")?, role: CredentialRole::GRANT }, client),
             TOKEN_EXCHANGE => (Presented { token: subject_token(form)?, role: CredentialRole::SUBJECT }, client),
             _ => {
-                let description = format!("grant_type must be {CLIENT_CREDENTIALS}, {JWT_BEARER} or {TOKEN_EXCHANGE}");
+                let description = format!("grant_type must be {CLIENT_CREDENTIALS}, {JWT_BEARER}, {TOKEN_EXCHANGE} or {CIBA}");
                 return Err(Refusal::new("unsupported_grant_type", "grant_type_unsupported", description));
             }
         };
         if form.raw("authorization_details").is_some() {
-            let description = "authorization_details cannot be asked for at this endpoint";
+            let description = "authorization_details are asked for at /oauth2/bc-authorize, not at this endpoint";
             return Err(Refusal::new("invalid_authorization_details", "authorization_details_unsupported", description));
         }
         let ask = Ask { capabilities: capabilities(form)?, audience: audience(form)? };
@@ -161,10 +168,7 @@ impl<'a> GrantRequest<'a> {
     async fn authenticate(&self, app: &App, now: u64, record: &mut Record) -> Result<(Arc<RegisteredAgent>, Caller), Refusal> {
         let role = self.credential.role;
         let (agent, caller) = identify(app, self.credential, now, record).await?;
-        if self.client_id.is_some_and(|client_id| client_id != agent.id.to_string()) {
-            let description = "client_id does not name the agent to which the credential belongs; it may be left out";
-            return Err(Refusal::new(role.error, "client_id_mismatch", description).status(role.status));
-        }
+        check_client_id(self.client_id, &agent, role)?;
         if let Some(client) = self.client {
             let mut discarded = record.clone();
             let (other, _) = identify(app, client, now, &mut discarded).await?;
@@ -174,45 +178,6 @@ impl<'a> GrantRequest<'a> {
             }
         }
         Ok((agent, caller))
-    }
-}
-
-/// Verifies a credential and finds the agent to which it belongs.
-async fn identify(
-    app: &App,
-    presented: Presented<'_>,
-    now: u64,
-    record: &mut Record,
-) -> Result<(Arc<RegisteredAgent>, Caller), Refusal> {
-    let verified = app.verifier.verify(presented.token, &app.snapshot, now).await;
-    let caller = verified.map_err(|error| presented.role.unidentified(&error))?;
-    describe_caller(record, &caller);
-    let find = || app.snapshot.agents().owner_of(&caller.namespace, &caller.service_account);
-    let Some(mut agent) = find() else {
-        let message = format!("no Agent claims {}", caller.username());
-        return Err(presented.role.denied(Denial { reason: Reason::AgentUnknown, message }));
-    };
-    if agent.admission == Admission::Pending && !agent.suspended && !agent.deleting {
-        let judged = |_: &crate::snapshot::Snapshot| find().filter(|a| a.admission != Admission::Pending);
-        if let Some(now_judged) = app.snapshot.wait_for(JUDGEMENT_PATIENCE, judged).await {
-            agent = now_judged;
-        }
-    }
-    record
-        .text("subject", agent.id.to_string())
-        .text("agent_uid", agent.uid.as_str())
-        .number("agent_generation", u64::try_from(agent.generation).unwrap_or_default());
-    Ok((agent, caller))
-}
-
-/// Writes into the record who presented the credential.
-pub(super) fn describe_caller(record: &mut Record, caller: &Caller) {
-    record.text("service_account", caller.username()).text("service_account_uid", caller.service_account_uid.to_string());
-    if let Some(pod) = &caller.pod {
-        record.text("pod", pod.name.as_str()).text("pod_uid", pod.uid.to_string());
-    }
-    if let Some(id) = &caller.credential_id {
-        record.text("credential_id", id.as_str());
     }
 }
 
@@ -234,7 +199,7 @@ fn subject_token(form: &Form) -> Result<&str, Refusal> {
 }
 
 /// The scope (RFC 6749 section 3.3): names separated by single spaces, each exactly a capability name.
-fn capabilities(form: &Form) -> Result<Option<Vec<CapabilityName>>, Refusal> {
+pub(super) fn capabilities(form: &Form) -> Result<Option<Vec<CapabilityName>>, Refusal> {
     let Some(scope) = form.raw("scope") else { return Ok(None) };
     let names = scope.split(' ').map(CapabilityName::parse).collect::<Result<Vec<_>, _>>();
     names.map(Some).map_err(|error| {
@@ -247,7 +212,7 @@ fn capabilities(form: &Form) -> Result<Option<Vec<CapabilityName>>, Refusal> {
 }
 
 /// The one audience that `audience` and `resource` name (RFC 8693 section 2.1, RFC 8707 section 2).
-fn audience(form: &Form) -> Result<Option<String>, Refusal> {
+pub(super) fn audience(form: &Form) -> Result<Option<String>, Refusal> {
     let refuse = |description: &str| Refusal::new("invalid_target", "target_malformed", description);
     let mut named: Option<&str> = None;
     for (parameter, value) in ["audience", "resource"].iter().flat_map(|p| form.all(p).map(move |v| (*p, v))) {

@@ -1,6 +1,6 @@
 //! A compact JWS (RFC 7515 section 3.1), read strictly before any key is looked at.
 
-use super::json;
+use crate::json;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};

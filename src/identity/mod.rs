@@ -1,6 +1,5 @@
 //! A credential in, a verified [`Caller`] out.
 
-mod json;
 pub mod jws;
 mod keys;
 mod service_account;

@@ -97,6 +97,7 @@ mod tests {
             generation: 1,
             created,
             deleting: false,
+            owner: "team@example.com".to_owned(),
             suspended: false,
             epoch: 0,
             admission: Admission::Proven,

@@ -1,7 +1,7 @@
 //! How old the view of the cluster is: as old as the oldest of its sources.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Something that must have been heard of lately for the view to count.
@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 pub enum Source {
     /// The watch of Agents.
     Agents,
+    /// The watch of JitRequests.
+    Requests,
+    /// The watch of Capabilities.
+    Capabilities,
     /// The watch of Pods.
     Pods,
     /// The watch of ServiceAccounts.
@@ -23,6 +27,8 @@ impl Source {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Agents => "agents",
+            Self::Requests => "jitrequests",
+            Self::Capabilities => "capabilities",
             Self::Pods => "pods",
             Self::ServiceAccounts => "serviceaccounts",
             Self::Lease => "lease",
@@ -32,17 +38,23 @@ impl Source {
 
 /// Why the view cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stale {
-    source: Source,
-    age: Option<Duration>,
+pub enum Stale {
+    /// A source was silent for too long, or was never heard.
+    Silent(Source, Option<Duration>),
+    /// Our clock and the API server's differ by so many seconds.
+    Skewed(i64),
 }
 
 impl fmt::Display for Stale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let source = self.source.as_str();
-        match self.age {
-            None => write!(f, "the view of the cluster is not complete yet: nothing heard from {source}"),
-            Some(age) => write!(f, "the view of the cluster is too old: last heard from {source} {} ms ago", age.as_millis()),
+        match self {
+            Self::Silent(source, None) => {
+                write!(f, "the view of the cluster is not complete yet: nothing heard from {}", source.as_str())
+            }
+            Self::Silent(source, Some(age)) => {
+                write!(f, "the view of the cluster is too old: last heard from {} {} ms ago", source.as_str(), age.as_millis())
+            }
+            Self::Skewed(seconds) => write!(f, "the clock of this process is {seconds} s off that of the API server"),
         }
     }
 }
@@ -53,7 +65,12 @@ pub struct Freshness {
     start: Instant,
     bound: Duration,
     heard: Vec<Heard>,
+    /// By how many seconds our wall clock is ahead of the API server's, at least; negative if behind.
+    skew: AtomicI64,
 }
+
+/// How far our wall clock may be off the API server's, in seconds. What expires, expires by the wall clock.
+const SKEW_MAX: i64 = 5;
 
 #[derive(Debug)]
 struct Heard {
@@ -68,7 +85,7 @@ impl Freshness {
     pub(super) fn new(sources: &[Source], bound: Duration) -> Self {
         let heard =
             |&source: &Source| Heard { source, at: AtomicU64::new(0), complete: AtomicBool::new(source == Source::Lease) };
-        Self { start: Instant::now(), bound, heard: sources.iter().map(heard).collect() }
+        Self { start: Instant::now(), bound, heard: sources.iter().map(heard).collect(), skew: AtomicI64::new(0) }
     }
 
     /// Notes that `source` answered a question that was put to it at `asked`.
@@ -78,6 +95,14 @@ impl Freshness {
         for entry in self.heard.iter().filter(|h| h.source == source) {
             entry.at.fetch_max(at, Ordering::Relaxed);
         }
+    }
+
+    /// Notes by how many seconds our wall clock is certainly off the API server's: its answer says `date`, in whole seconds, and
+    /// was given between `asked` and `answered` on our clock. All in seconds since the epoch.
+    pub fn clocks_compared(&self, date: i64, asked: i64, answered: i64) {
+        let ahead = asked.saturating_sub(date.saturating_add(1)).max(0);
+        let behind = date.saturating_sub(answered.saturating_add(1)).max(0);
+        self.skew.store(ahead - behind, Ordering::Relaxed);
     }
 
     /// Notes that a complete list of `source` has been read.
@@ -90,12 +115,13 @@ impl Freshness {
     /// Whether the view may be used at `now`.
     ///
     /// # Errors
-    /// [`Stale`] with the source that was silent for longest.
+    /// [`Stale`] with the source that was silent for longest, or with the difference of the clocks.
     pub fn check(&self, now: Instant) -> Result<(), Stale> {
+        let skew = self.skew.load(Ordering::Relaxed);
         match self.oldest(now) {
-            Some((_, Some(age))) if age <= self.bound => Ok(()),
-            Some((source, age)) => Err(Stale { source, age }),
-            None => Ok(()),
+            Some((source, age)) if age.is_none_or(|age| age > self.bound) => Err(Stale::Silent(source, age)),
+            _ if skew.abs() > SKEW_MAX => Err(Stale::Skewed(skew)),
+            _ => Ok(()),
         }
     }
 
@@ -132,5 +158,21 @@ mod tests {
         assert!(freshness.check(at(21)).is_ok());
         freshness.heard(Source::Lease, at(5));
         assert!(freshness.check(at(21)).is_ok(), "a late answer to an early question does not make the view older");
+    }
+
+    #[test]
+    fn r10_a_clock_that_is_off_makes_the_view_unusable() {
+        let freshness = Freshness::new(&[], Duration::from_secs(10));
+        let now = freshness.start;
+        for (date, asked, answered) in [(1000, 1000, 1000), (1000, 1006, 1007), (1000, 995, 995), (1000, 990, 1002)] {
+            freshness.clocks_compared(date, asked, answered);
+            assert_eq!(freshness.check(now), Ok(()), "{date} {asked} {answered}");
+        }
+        for (date, asked, answered, skew) in
+            [(1000, 1007, 1007, 6), (1000, 4600, 4600, 3599), (4600, 1000, 1000, -3599), (1000, 993, 993, -6)]
+        {
+            freshness.clocks_compared(date, asked, answered);
+            assert_eq!(freshness.check(now), Err(Stale::Skewed(skew)));
+        }
     }
 }

@@ -5,15 +5,19 @@
 
 mod agents;
 mod freshness;
+mod requests;
 pub mod watches;
 mod workloads;
 
 pub use agents::AgentIndex;
 pub use freshness::{Freshness, Source, Stale};
+pub use requests::RequestIndex;
 pub use workloads::Workloads;
 
 use crate::agent::RegisteredAgent;
+use crate::capability::Catalogue;
 use crate::grammar::AgentId;
+use crate::jit::Request;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -22,9 +26,13 @@ use std::time::Duration;
 pub struct Snapshot {
     agents: RwLock<AgentIndex>,
     workloads: RwLock<Workloads>,
+    requests: RwLock<RequestIndex>,
+    catalogue: RwLock<Catalogue>,
     /// How old the view is.
     pub freshness: Freshness,
     changed: tokio::sync::watch::Sender<()>,
+    /// Of its own, so that the many who wait for a decision are not woken by every pod.
+    requests_changed: tokio::sync::watch::Sender<()>,
 }
 
 impl Snapshot {
@@ -34,8 +42,11 @@ impl Snapshot {
         Arc::new(Self {
             agents: RwLock::default(),
             workloads: RwLock::default(),
+            requests: RwLock::default(),
+            catalogue: RwLock::default(),
             freshness: Freshness::new(sources, bound),
             changed: tokio::sync::watch::Sender::new(()),
+            requests_changed: tokio::sync::watch::Sender::new(()),
         })
     }
 
@@ -48,6 +59,22 @@ impl Snapshot {
     /// The pods and ServiceAccounts, for reading.
     pub fn workloads(&self) -> RwLockReadGuard<'_, Workloads> {
         self.workloads.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The requests for approval, for reading.
+    pub fn requests(&self) -> RwLockReadGuard<'_, RequestIndex> {
+        self.requests.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The catalogue, for reading.
+    pub fn catalogue(&self) -> RwLockReadGuard<'_, Catalogue> {
+        self.catalogue.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The request of that UID, if there is one.
+    #[must_use]
+    pub fn request(&self, uid: &str) -> Option<Arc<Request>> {
+        self.requests().get(uid)
     }
 
     /// The agent of that name, if it is registered.
@@ -71,12 +98,37 @@ impl Snapshot {
         self.changed.send_replace(());
     }
 
+    /// Changes the requests and wakes who waits for a decision.
+    pub fn update_requests<T>(&self, change: impl FnOnce(&mut RequestIndex) -> T) -> T {
+        let result = change(&mut self.requests.write().unwrap_or_else(PoisonError::into_inner));
+        self.requests_changed.send_replace(());
+        result
+    }
+
+    /// Changes the catalogue.
+    pub fn update_catalogue(&self, change: impl FnOnce(&mut Catalogue)) {
+        change(&mut self.catalogue.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits, at most for `patience`, until `look` finds something among the requests.
+    pub async fn wait_for_request<T>(&self, patience: Duration, look: impl FnMut(&Self) -> Option<T>) -> Option<T> {
+        self.wait(self.requests_changed.subscribe(), patience, look).await
+    }
+
     /// Waits, at most for `patience`, until `look` finds something.
     ///
     /// For what was written a moment ago and is on its way through a watch: a pod that presents its token within
     /// milliseconds of its creation, an Agent whose new generation the controller is about to judge.
-    pub async fn wait_for<T>(&self, patience: Duration, mut look: impl FnMut(&Self) -> Option<T>) -> Option<T> {
-        let mut changes = self.changed.subscribe();
+    pub async fn wait_for<T>(&self, patience: Duration, look: impl FnMut(&Self) -> Option<T>) -> Option<T> {
+        self.wait(self.changed.subscribe(), patience, look).await
+    }
+
+    async fn wait<T>(
+        &self,
+        mut changes: tokio::sync::watch::Receiver<()>,
+        patience: Duration,
+        mut look: impl FnMut(&Self) -> Option<T>,
+    ) -> Option<T> {
         if let Some(found) = look(self) {
             return Some(found);
         }

@@ -3,8 +3,10 @@
 use super::workloads::{UidSet, Workloads};
 use super::{Snapshot, Source};
 use crate::agent::RegisteredAgent;
-use crate::crd::Agent;
-use crate::grammar::AgentId;
+use crate::capability::rule_of;
+use crate::crd::{Agent, Capability, JitRequest};
+use crate::grammar::{AgentId, CapabilityName};
+use crate::jit::{Request, RequestId};
 use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::api::{Api, PartialObjectMeta};
@@ -32,11 +34,23 @@ pub enum AgentEvent {
     Deleted(Arc<RegisteredAgent>),
 }
 
-/// Keeps the agents of `snapshot` current and tells `events` what happened, for ever.
-pub async fn agents(client: kube::Client, snapshot: Arc<Snapshot>, events: UnboundedSender<AgentEvent>) {
+/// Keeps the agents of `snapshot` current and tells `events`, and the controller of `requests`, what happened, for ever.
+pub async fn agents(
+    client: kube::Client,
+    snapshot: Arc<Snapshot>,
+    events: UnboundedSender<AgentEvent>,
+    requests: UnboundedSender<RequestEvent>,
+) {
     let api: Api<DeserializeGuard<Agent>> = Api::all(client);
     // A send fails only while the process ends.
-    let tell = |event| _ = events.send(event);
+    let tell = |event| {
+        let id = match &event {
+            AgentEvent::Applied(agent) => AgentId::new(&agent.namespace().unwrap_or_default(), &agent.name_any()).ok(),
+            AgentEvent::Deleted(agent) => Some(agent.id.clone()),
+        };
+        id.into_iter().for_each(|id| _ = requests.send(RequestEvent::AgentChanged(id)));
+        _ = events.send(event);
+    };
     follow(api, "agents", |event| match event {
         Event::Init => snapshot.update_agents(super::AgentIndex::begin),
         Event::InitApply(guarded) | Event::Apply(guarded) => {
@@ -79,6 +93,104 @@ fn read(snapshot: &Snapshot, guarded: DeserializeGuard<Agent>) -> Option<Agent> 
             None
         }
     }
+}
+
+/// Something that happened to a JitRequest, for the controller.
+#[derive(Debug)]
+pub enum RequestEvent {
+    /// It was created, changed, or listed.
+    Applied(RequestId),
+    /// It is gone.
+    Deleted(Arc<Request>),
+    /// This agent was created, changed or deleted: its requests may have to end.
+    AgentChanged(AgentId),
+    /// The catalogue was changed.
+    CatalogueChanged,
+}
+
+/// Keeps the requests of `snapshot` current and tells `events` what happened, for ever.
+pub async fn requests(client: kube::Client, snapshot: Arc<Snapshot>, events: UnboundedSender<RequestEvent>) {
+    let api: Api<DeserializeGuard<JitRequest>> = Api::all(client);
+    // A send fails only while the process ends.
+    let tell = |event| _ = events.send(event);
+    follow(api, "jitrequests", |event| match event {
+        Event::Init => snapshot.update_requests(super::RequestIndex::begin),
+        Event::InitApply(guarded) | Event::Apply(guarded) => {
+            let (namespace, name, uid) = (guarded.namespace().unwrap_or_default(), guarded.name_any(), guarded.uid());
+            match guarded.0 {
+                Ok(object) => {
+                    if let Some(request) = Request::parse(object) {
+                        let id = request.id.clone();
+                        snapshot.update_requests(|requests| requests.insert(request));
+                        tell(RequestEvent::Applied(id));
+                    }
+                }
+                Err(invalid) => {
+                    tracing::warn!(%namespace, %name, error = %invalid.error, "a JitRequest cannot be read and is not honoured");
+                    snapshot.update_requests(|requests| requests.forget(&uid.unwrap_or_default()));
+                }
+            }
+        }
+        Event::Delete(guarded) => {
+            let uid = guarded.uid().unwrap_or_default();
+            if let Some(gone) = snapshot.update_requests(|requests| requests.forget(&uid)) {
+                tell(RequestEvent::Deleted(gone));
+            }
+        }
+        Event::InitDone => {
+            let gone = snapshot.update_requests(super::RequestIndex::complete);
+            gone.into_iter().for_each(|request| tell(RequestEvent::Deleted(request)));
+            snapshot.freshness.complete(Source::Requests);
+        }
+    })
+    .await;
+}
+
+/// Keeps the catalogue of `snapshot` current and tells `events`, and the controller of `requests`, what changed, for ever.
+pub async fn capabilities(
+    client: kube::Client,
+    snapshot: Arc<Snapshot>,
+    events: UnboundedSender<String>,
+    requests: UnboundedSender<RequestEvent>,
+) {
+    let api: Api<DeserializeGuard<Capability>> = Api::all(client);
+    // A send fails only while the process ends.
+    let tell = |name| {
+        _ = events.send(name);
+        _ = requests.send(RequestEvent::CatalogueChanged);
+    };
+    follow(api, "capabilities", |event| match event {
+        Event::Init => snapshot.update_catalogue(crate::capability::Catalogue::begin),
+        Event::InitApply(guarded) | Event::Apply(guarded) => {
+            let name = guarded.name_any();
+            match guarded.0 {
+                Ok(capability) => {
+                    if let Some((name, rule)) = rule_of(&capability) {
+                        snapshot.update_catalogue(|catalogue| catalogue.insert(name, rule));
+                    }
+                }
+                // Unreadable is not absent: what it was to guard is denied.
+                Err(invalid) => {
+                    tracing::warn!(%name, error = %invalid.error, "a Capability cannot be read and is denied to everybody");
+                    if let Ok(name) = CapabilityName::parse(&name) {
+                        snapshot.update_catalogue(|catalogue| catalogue.insert(name, Err("it cannot be read".to_owned())));
+                    }
+                }
+            }
+            tell(name);
+        }
+        Event::Delete(guarded) => {
+            if let Ok(name) = CapabilityName::parse(&guarded.name_any()) {
+                snapshot.update_catalogue(|catalogue| catalogue.forget(&name));
+            }
+            tell(guarded.name_any());
+        }
+        Event::InitDone => {
+            snapshot.update_catalogue(crate::capability::Catalogue::complete);
+            snapshot.freshness.complete(Source::Capabilities);
+        }
+    })
+    .await;
 }
 
 /// Keeps the live Pods of `snapshot` current, for ever.

@@ -2,16 +2,19 @@
 
 use super::{ACCESS_TOKEN_TYPE, KeyRing};
 use crate::agent::Granted;
+use crate::crd::OperationSpec;
 use crate::decision::Permit;
 use crate::grammar::{AgentId, CapabilityName, ResourcePattern};
 use crate::identity::jws::Unverified;
+use crate::operation::Operation;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-/// The type of `authorization_details` (RFC 9396 section 2) that limits a capability to resources.
-pub const CAPABILITY_DETAILS: &str = "countersign_capability";
+/// The type of `authorization_details` (RFC 9396 section 2) with which an operation is asked for and approved.
+pub const OPERATION_DETAILS: &str = "countersign_operation";
 
 /// The claims, with the names of RFC 9068 section 2.2. What is ours beyond it: `agent_uid` and `links`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccessClaims {
     /// Issuer: our URL.
     pub iss: String,
@@ -29,9 +32,9 @@ pub struct AccessClaims {
     pub jti: String,
     /// Capability names, separated by spaces.
     pub scope: String,
-    /// Resource limits of the capabilities in `scope` that have them.
+    /// Resource limits of the capabilities in `scope` that have them, or the one operation for which the token is good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub authorization_details: Vec<CapabilityDetails>,
+    pub authorization_details: Vec<AuthorizationDetails>,
     /// UID of the Agent's registration.
     pub agent_uid: String,
     /// For each agent on whose standing the token depends, its registration and revocation epoch.
@@ -49,29 +52,60 @@ pub struct Link {
     pub epoch: i64,
 }
 
-/// The resources to which a capability is limited.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CapabilityDetails {
-    /// Always `countersign_capability`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The capability, one of those in `scope`.
-    pub capability: String,
-    /// The resources, as patterns.
-    pub resources: Vec<String>,
+/// One entry of `authorization_details` (RFC 9396 section 2).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum AuthorizationDetails {
+    /// The resources to which a capability is limited.
+    #[serde(rename = "countersign_capability")]
+    Capability {
+        /// The capability, one of those in `scope`.
+        capability: String,
+        /// The resources, as patterns.
+        resources: Vec<String>,
+    },
+    /// The one operation for which the token is good.
+    #[serde(rename = "countersign_operation")]
+    Operation {
+        /// The capability, the only one in `scope`.
+        capability: String,
+        /// On what.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resource: Option<String>,
+        /// With what.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parameters: Option<Map<String, Value>>,
+        /// The digest that was approved.
+        digest: String,
+        /// UID of the JitRequest.
+        jit_request: String,
+    },
+}
+
+/// The operation in a token, and the request that was approved for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApprovedOperation {
+    /// What.
+    pub operation: Operation,
+    /// The digest that was approved.
+    pub digest: String,
+    /// UID of the JitRequest.
+    pub request_uid: String,
 }
 
 impl AccessClaims {
     pub(super) fn of(permit: &Permit, issuer: &str, jti: String) -> Self {
         let subject = permit.subject().to_string();
-        let details = permit.capabilities().iter().filter_map(|capability| {
-            let resources = capability.resources.as_ref()?;
-            Some(CapabilityDetails {
-                kind: CAPABILITY_DETAILS.to_owned(),
-                capability: capability.name.as_str().to_owned(),
-                resources: resources.iter().map(|r| r.as_str().to_owned()).collect(),
-            })
-        });
+        let authorization_details = match permit.operation() {
+            Some(grant) => vec![AuthorizationDetails::Operation {
+                capability: grant.operation.capability.as_str().to_owned(),
+                resource: grant.operation.resource.as_ref().map(|r| r.as_str().to_owned()),
+                parameters: grant.operation.parameters.as_ref().map(|p| p.members().clone()),
+                digest: grant.digest.clone(),
+                jit_request: grant.request_uid.clone(),
+            }],
+            None => permit.capabilities().iter().filter_map(limits).collect(),
+        };
         Self {
             iss: issuer.to_owned(),
             sub: subject.clone(),
@@ -81,7 +115,7 @@ impl AccessClaims {
             exp: permit.expires_at(),
             jti,
             scope: permit.scope(),
-            authorization_details: details.collect(),
+            authorization_details,
             agent_uid: permit.agent_uid().to_owned(),
             links: vec![Link { sub: subject, agent_uid: permit.agent_uid().to_owned(), epoch: permit.epoch() }],
         }
@@ -97,18 +131,59 @@ impl AccessClaims {
     #[must_use]
     pub fn capabilities(&self) -> Option<Vec<Granted>> {
         let granted = |name: &str| {
-            let limit = self.authorization_details.iter().find(|d| d.capability == name);
-            let resources = limit.map(|d| d.resources.iter().map(|r| ResourcePattern::parse(r).ok()).collect::<Option<Vec<_>>>());
+            let limit = self.authorization_details.iter().find_map(|details| match details {
+                AuthorizationDetails::Capability { capability, resources } if capability == name => Some(resources),
+                _ => None,
+            });
+            let resources = limit.map(|list| list.iter().map(|r| ResourcePattern::parse(r).ok()).collect::<Option<Vec<_>>>());
             Some(Granted {
                 name: CapabilityName::parse(name).ok()?,
                 resources: match resources {
                     None => None,
                     Some(list) => Some(list?),
                 },
+                approval_required: false,
             })
         };
         self.scope.split(' ').map(granted).collect()
     }
+
+    /// The one operation for which the token is good, if it is for one; an error if it is not what we would have written.
+    ///
+    /// # Errors
+    /// [`MalformedOperation`].
+    pub fn operation(&self) -> Result<Option<ApprovedOperation>, MalformedOperation> {
+        let is_operation = |d: &&AuthorizationDetails| matches!(d, AuthorizationDetails::Operation { .. });
+        if !self.authorization_details.iter().any(|d| is_operation(&d)) {
+            return Ok(None);
+        }
+        let [AuthorizationDetails::Operation { capability, resource, parameters, digest, jit_request }] =
+            self.authorization_details.as_slice()
+        else {
+            return Err(MalformedOperation);
+        };
+        let spec = OperationSpec {
+            capability: capability.clone(),
+            resource: resource.clone(),
+            parameters: parameters.clone(),
+            audience: self.aud.clone(),
+        };
+        let operation = Operation::parse(&spec).map_err(|_| MalformedOperation)?;
+        if self.scope != *capability {
+            return Err(MalformedOperation);
+        }
+        Ok(Some(ApprovedOperation { operation, digest: digest.clone(), request_uid: jit_request.clone() }))
+    }
+}
+
+/// A token for an operation that says something we would not have written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MalformedOperation;
+
+/// The resources to which a capability is limited, if it is.
+fn limits(capability: &Granted) -> Option<AuthorizationDetails> {
+    let resources = capability.resources.as_ref()?.iter().map(|r| r.as_str().to_owned()).collect();
+    Some(AuthorizationDetails::Capability { capability: capability.name.as_str().to_owned(), resources })
 }
 
 /// Reads back a token of ours: `None` unless it is an access token that we signed and that has not expired at `now`.

@@ -3,7 +3,7 @@
 mod claims;
 mod key_ring;
 
-pub use claims::{AccessClaims, CapabilityDetails, Link, verify};
+pub use claims::{AccessClaims, ApprovedOperation, AuthorizationDetails, Link, MalformedOperation, OPERATION_DETAILS, verify};
 pub use key_ring::{KeyError, KeyRing, generate_pem, new_id};
 
 use crate::decision::Permit;

@@ -1,0 +1,161 @@
+//! Admission of requests for approval: who asks, who decides, and that what is decided stays decided.
+//!
+//! That phases only move forward, that the spec never changes and that nothing in the status can be taken back is in the schema's own
+//! rules, which hold even where these policies are missing.
+
+use super::{Policy, authorizer, forbid_unless, mutating_policy, policy, squeeze, variable};
+use crate::crd::JitRequest;
+use k8s_openapi::api::admissionregistration::v1::Validation;
+use kube::CustomResourceExt as _;
+use serde_json::{Value, json};
+
+/// Name of the policy (and binding) on JitRequests.
+const NAME: &str = "countersign-jitrequests";
+/// Name of the policy (and binding) on the status of JitRequests.
+const STATUS: &str = "countersign-jitrequests-status";
+
+/// The user's uid and groups, which the API server leaves out where there are none.
+const UID: &str = "has(request.userInfo.uid) ? request.userInfo.uid : ''";
+const GROUPS: &str = "has(request.userInfo.groups) ? request.userInfo.groups : []";
+
+/// The policy on creating and changing requests.
+pub(super) fn spec_policy() -> Policy {
+    let variables = vec![
+        variable("uid", UID),
+        variable("groups", GROUPS),
+        variable(
+            "operates",
+            &format!("{}.check('operate').allowed()", authorizer("jitrequests", "object", "object.metadata.name")),
+        ),
+    ];
+    let validations = vec![
+        forbid_unless(
+            &format!("request.operation != 'CREATE' || (has(object.spec.requestedBy) && {})", is_user("object.spec.requestedBy")),
+            "spec.requestedBy must be the user name, uid and groups of the user who makes the request (kubectl auth whoami)",
+        ),
+        forbid_unless(
+            "request.operation != 'CREATE' || !has(object.spec.onBehalfOf) || variables.operates",
+            "only the operator may set spec.onBehalfOf: it says for whom an agent was called, which only the token service knows",
+        ),
+        forbid_unless(
+            "request.operation != 'CREATE' || !has(object.spec.decideBy) ||
+                (timestamp(object.spec.decideBy) > timestamp(object.metadata.creationTimestamp)
+                    && timestamp(object.spec.decideBy) - timestamp(object.metadata.creationTimestamp) <= duration('168h'))",
+            "spec.decideBy must be a time in the future, at most 7 days from now",
+        ),
+        // The schema says the same; saying it twice costs nothing and holds also where the definition was replaced.
+        forbid_unless("oldObject == null || object.spec == oldObject.spec", "spec cannot be changed: file another request"),
+    ];
+    policy(NAME, "jitrequests", &["CREATE", "UPDATE"], variables, validations)
+}
+
+/// The policy on the status: people write decisions and nothing else, and only those who may.
+pub(super) fn status_policy() -> Policy {
+    let variables = vec![
+        variable("uid", UID),
+        variable("groups", GROUPS),
+        variable("was", "has(oldObject.status) && has(oldObject.status.decision)"),
+        variable("is", "has(object.status) && has(object.status.decision)"),
+        variable("decides", "variables.is && (!variables.was || object.status.decision != oldObject.status.decision)"),
+        variable("approves", "variables.decides && object.status.decision.verdict == 'Approved'"),
+        variable("onlyDecides", &only_decides()),
+        variable("phase", "has(oldObject.status) && has(oldObject.status.phase) ? oldObject.status.phase : ''"),
+    ];
+    let operates = format!("{}.check('operate').allowed()", authorizer("jitrequests", "object", "object.metadata.name"));
+    let may_approve = authorizer("capabilities", "object", "object.spec.operation.capability");
+    let validations = vec![
+        forbid_unless(
+            &format!("variables.onlyDecides || {operates}"),
+            "of the status of a JitRequest people write 'decision' only: the rest needs verb operate on jitrequests.countersign.dev,
+             which is the operator's",
+        ),
+        forbid_unless(
+            "!variables.decides || (has(oldObject.status) && has(oldObject.status.digest) &&
+                (variables.phase == 'Pending' || (variables.phase == 'Approved' && !variables.approves)))",
+            "a decision is accepted only while the request is Pending and has a digest; a Denied also while it is Approved.
+             If it was made a moment ago, retry",
+        ),
+        forbid_unless(
+            "!variables.decides || !variables.was || (oldObject.status.decision.verdict == 'Approved' && !variables.approves)",
+            "there is a decision already. A Denied is final; if an Approved is there, retry once the operator has recorded it",
+        ),
+        forbid_unless(
+            &format!("!variables.decides || (has(object.status.decision.by) && {})", is_user("object.status.decision.by")),
+            "status.decision.by must be your own user name, uid and groups (kubectl auth whoami)",
+        ),
+        Validation {
+            expression: squeeze(&format!("!variables.decides || {may_approve}.check('approve').allowed()")),
+            message_expression: Some(squeeze(
+                "'user \"' + request.userInfo.username + '\" may not decide on capability \"' + object.spec.operation.capability
+                    + '\" in namespace \"' + object.metadata.namespace + '\": it needs verb approve on capabilities.countersign.dev/'
+                    + object.spec.operation.capability",
+            )),
+            message: Some("deciding needs verb approve on capabilities.countersign.dev/<name>".to_owned()),
+            reason: Some("Forbidden".to_owned()),
+        },
+        forbid_unless(
+            "!variables.approves || !(request.userInfo.username.startsWith('system:serviceaccount:')
+                || request.userInfo.username.startsWith('system:node:')
+                || 'system:serviceaccounts' in variables.groups || 'system:nodes' in variables.groups)",
+            "a ServiceAccount never approves: a person must",
+        ),
+        forbid_unless(
+            "!variables.approves || !has(object.spec.requestedBy) || (object.spec.requestedBy.username != request.userInfo.username
+                && (variables.uid == '' || !has(object.spec.requestedBy.uid) || object.spec.requestedBy.uid != variables.uid))",
+            "nobody approves a request of their own",
+        ),
+        forbid_unless(
+            "!variables.decides || !has(object.status.decision.digest) ||
+                (has(oldObject.status) && has(oldObject.status.digest) && object.status.decision.digest == oldObject.status.digest)",
+            "status.decision.digest is not the digest of this request: look at it again before you decide",
+        ),
+    ];
+    policy(STATUS, "jitrequests/status", &["UPDATE"], variables, validations)
+}
+
+/// Whether nothing in the status differs but the decision, and that was not removed. The fields are those of the schema, so that none of
+/// tomorrow can be forgotten.
+fn only_decides() -> String {
+    let crd = serde_json::to_value(JitRequest::crd()).unwrap_or_default();
+    let fields = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/properties").and_then(Value::as_object);
+    let same = |f: &String| {
+        format!(
+            "(has(object.status.{f}) ? has(oldObject.status.{f}) && object.status.{f} == oldObject.status.{f} : !has(oldObject.status.{f}))"
+        )
+    };
+    // Without a schema there would be nothing to compare, and everything would be the operator's.
+    let all = fields.map_or_else(
+        || "false".to_owned(),
+        |fields| fields.keys().filter(|f| *f != "decision").map(same).collect::<Vec<_>>().join(" && "),
+    );
+    format!("has(object.status) && has(oldObject.status) && (!variables.was || variables.is) && {all}")
+}
+
+/// Whether the user at `path` is who makes this request to the API server.
+fn is_user(path: &str) -> String {
+    format!(
+        "{path}.username == request.userInfo.username && (has({path}.uid) ? {path}.uid : '') == variables.uid
+            && has({path}.groups) && {path}.groups.all(g, g in variables.groups) && variables.groups.all(g, g in {path}.groups)"
+    )
+}
+
+/// The mutating policy that writes who made a request.
+pub(super) fn requester_policy() -> Vec<Value> {
+    mutating_policy(NAME, "jitrequests", &["CREATE"], "true", &[], &write_user("/spec/requestedBy", "Object.spec.requestedBy"))
+}
+
+/// The mutating policy that writes who decided.
+pub(super) fn approver_policy() -> Vec<Value> {
+    let condition = "has(object.status) && has(object.status.decision) &&
+        (!has(oldObject.status) || !has(oldObject.status.decision) || object.status.decision != oldObject.status.decision)";
+    let mutation = write_user("/status/decision/by", "Object.status.decision.by");
+    mutating_policy(STATUS, "jitrequests/status", &["UPDATE"], condition, &[], &mutation)
+}
+
+/// Writes the user at `path`, over whatever is there. No ApplyConfiguration: it would merge the lists of groups.
+fn write_user(path: &str, kind: &str) -> Value {
+    let expression = format!(
+        "[JSONPatch{{op: 'add', path: '{path}', value: {kind}{{username: request.userInfo.username, uid: {UID}, groups: {GROUPS}}}}}]"
+    );
+    json!({"patchType": "JSONPatch", "jsonPatch": {"expression": squeeze(&expression)}})
+}

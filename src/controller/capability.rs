@@ -1,0 +1,116 @@
+//! Keeps the status of catalogue entries, and writes the record of each change of one and who made it.
+
+use crate::audit::{Outcome, Record, Recorder};
+use crate::capability::rule_of;
+use crate::crd::{CHANGED_BY, CONDITION_READY, Capability, CapabilityStatus};
+use crate::time::Clock;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt as _;
+use kube::api::Api;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+
+use super::due::Due;
+
+/// How soon a failed reconciliation is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What the controller needs.
+pub struct Controller {
+    /// The API server.
+    pub client: kube::Client,
+    /// Where records go.
+    pub recorder: Recorder,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Controller")
+    }
+}
+
+impl Controller {
+    /// Handles the names of entries that changed, for ever.
+    pub async fn run(self, mut changed: UnboundedReceiver<String>) {
+        let mut due: Due<String> = Due::default();
+        loop {
+            tokio::select! {
+                name = changed.recv() => match name {
+                    Some(name) => due.at(name, Instant::now()),
+                    None => return,
+                },
+                () = due.wait() => {
+                    let now = Instant::now();
+                    while let Some(name) = due.take(now) {
+                        if let Err(error) = self.reconcile(&name).await {
+                            let conflict = matches!(&error, kube::Error::Api(status) if status.is_conflict());
+                            if !conflict {
+                                tracing::warn!(capability = %name, error = %crate::error_chain(&error), "the status of a Capability could not be written");
+                            }
+                            due.at(name, Instant::now() + RETRY_AFTER);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn reconcile(&self, name: &str) -> kube::Result<()> {
+        let api: Api<Capability> = Api::all(self.client.clone());
+        let Some(mut capability) = api.get_opt(name).await? else { return Ok(()) };
+        let current = capability.status.clone().unwrap_or_default();
+        let desired = self.desired(&capability, &current);
+        if desired == current {
+            return Ok(());
+        }
+        let record = (current.observed_generation != desired.observed_generation).then(|| changed(&capability, &desired));
+        capability.status = Some(desired);
+        api.replace_status(name, &super::writing(), &capability).await?;
+        // After the write: of several replicas the one whose write counts makes the record.
+        if let Some(record) = record
+            && self.recorder.write(&record).await.is_err()
+        {
+            tracing::error!(capability = %name, "a change of the catalogue could not be recorded");
+        }
+        Ok(())
+    }
+
+    fn desired(&self, capability: &Capability, current: &CapabilityStatus) -> CapabilityStatus {
+        let (status, reason, message) = match rule_of(capability) {
+            Some((_, Ok(_))) => ("True", "Ready", "the rule is in force".to_owned()),
+            Some((_, Err(problem))) => {
+                ("False", "InvalidRule", format!("{problem}; until it is mended the capability is denied to everybody"))
+            }
+            None => ("False", "InvalidName", "the name is not that of a capability".to_owned()),
+        };
+        let before = current.conditions.iter().find(|c| c.type_ == CONDITION_READY && c.status == status);
+        CapabilityStatus {
+            conditions: vec![Condition {
+                type_: CONDITION_READY.to_owned(),
+                status: status.to_owned(),
+                reason: reason.to_owned(),
+                message,
+                observed_generation: capability.metadata.generation,
+                last_transition_time: before.map_or_else(|| Time(self.clock.now()), |c| c.last_transition_time.clone()),
+            }],
+            observed_generation: capability.metadata.generation,
+        }
+    }
+}
+
+/// The record of an entry that was made or changed, and by whom.
+fn changed(capability: &Capability, status: &CapabilityStatus) -> Record {
+    let ready = status.conditions.iter().any(|c| c.status == "True");
+    let approval = capability.spec.approval.as_ref();
+    let mut record = Record::new("capability.changed", crate::token::new_id().unwrap_or_default());
+    record
+        .text("capability", capability.name_any())
+        .number("generation", status.observed_generation.and_then(|g| u64::try_from(g).ok()).unwrap_or_default())
+        .text("changed_by", capability.annotations().get(CHANGED_BY).map_or("unknown", String::as_str))
+        .number("approvals", approval.filter(|a| a.required).map_or(0, |a| a.approvals.into()))
+        .conclude(if ready { Outcome::Allow } else { Outcome::Deny }, if ready { "in_force" } else { "invalid_rule" });
+    record
+}

@@ -1,0 +1,79 @@
+//! What is to be looked at again, and when.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use tokio::time::Instant;
+
+/// Keys, each with the time at which it is due.
+#[derive(Debug)]
+pub(super) struct Due<K> {
+    by_time: BTreeSet<(Instant, K)>,
+    times: HashMap<K, Instant>,
+}
+
+impl<K> Default for Due<K> {
+    fn default() -> Self {
+        Self { by_time: BTreeSet::new(), times: HashMap::new() }
+    }
+}
+
+impl<K: Ord + Hash + Clone> Due<K> {
+    /// `key` is due at `at`, or earlier if it was.
+    pub(super) fn at(&mut self, key: K, at: Instant) {
+        match self.times.get(&key) {
+            Some(known) if *known <= at => return,
+            Some(known) => drop(self.by_time.remove(&(*known, key.clone()))),
+            None => {}
+        }
+        self.times.insert(key.clone(), at);
+        self.by_time.insert((at, key));
+    }
+
+    /// `key` is not due at all.
+    pub(super) fn forget(&mut self, key: &K) {
+        if let Some(at) = self.times.remove(key) {
+            self.by_time.remove(&(at, key.clone()));
+        }
+    }
+
+    /// Waits until something is due, for ever if nothing will be.
+    pub(super) async fn wait(&self) {
+        match self.by_time.first() {
+            Some((at, _)) => tokio::time::sleep_until(*at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes the first that is due at `now`.
+    pub(super) fn take(&mut self, now: Instant) -> Option<K> {
+        if self.by_time.first().is_none_or(|(at, _)| *at > now) {
+            return None;
+        }
+        let (_, key) = self.by_time.pop_first()?;
+        self.times.remove(&key);
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_earliest_time_counts_and_each_key_comes_once() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut due = Due::default();
+        due.at("a", later);
+        due.at("b", now);
+        due.at("a", later + Duration::from_secs(1));
+        assert_eq!(due.take(now), Some("b"));
+        assert_eq!(due.take(now), None);
+        due.at("a", now);
+        due.at("c", later);
+        assert_eq!(due.take(later), Some("a"), "an earlier time replaces a later one");
+        due.forget(&"c");
+        assert_eq!(due.take(later), None);
+    }
+}

@@ -1,0 +1,119 @@
+//! May this one operation be asked for, and is a token for it still good? The same rules when an agent asks, when its approval is
+//! turned into a token, and at every introspection of that token.
+
+use super::{Decision, Denial, Permit, Reason, approval_rule, audience, holding, same_registration, standing};
+use crate::agent::{Granted, RegisteredAgent};
+use crate::capability::{Catalogue, Rule};
+use crate::operation::Operation;
+
+/// An operation that the agent may ask a person to approve, and under which rule.
+#[derive(Debug, Clone, Copy)]
+pub struct Approvable<'a> {
+    /// The rule of the catalogue.
+    pub rule: &'a Rule,
+    /// Longest life of the token, in seconds: the strictest of Agent and rule.
+    pub max_expiration_seconds: u32,
+}
+
+/// An approval that is turned into a token: everything about the token that was fixed when it was.
+#[derive(Debug, Clone)]
+pub struct Redemption {
+    /// What was approved.
+    pub grant: OperationGrant,
+    /// The agent's registration for which it was approved.
+    pub agent_uid: String,
+    /// The agent's revocation epoch when the approval was turned into a token.
+    pub epoch: i64,
+    /// When that was, in seconds since the epoch.
+    pub issued_at: u64,
+    /// When the token ends, in seconds since the epoch.
+    pub expires_at: u64,
+}
+
+/// The operation that was approved, and the request that proves it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OperationGrant {
+    /// What.
+    pub operation: Operation,
+    /// The digest that was approved.
+    pub digest: String,
+    /// UID of the JitRequest.
+    pub request_uid: String,
+}
+
+/// Whether `agent` may ask a person to approve `operation`.
+///
+/// # Errors
+/// The rule that says no.
+pub fn may_request<'a>(
+    agent: &RegisteredAgent,
+    catalogue: &'a Catalogue,
+    operation: &Operation,
+) -> Result<Approvable<'a>, Denial> {
+    standing(agent)?;
+    covered(agent, catalogue, operation)
+}
+
+/// Whether the operation is within what the agent holds and the catalogue allows, whatever its standing.
+fn covered<'a>(agent: &RegisteredAgent, catalogue: &'a Catalogue, operation: &Operation) -> Result<Approvable<'a>, Denial> {
+    let rights = agent.rights.as_ref().map_err(|e| Denial::new(Reason::AgentInvalid, e.to_string()))?;
+    let name = &operation.capability;
+    let held = holding(agent, &rights.capabilities, name)?;
+    let Some(rule) = approval_rule(held, catalogue)? else {
+        let message = format!("{name} needs no approval: obtain a token with scope={name}");
+        return Err(Denial::new(Reason::ApprovalNotNeeded, message));
+    };
+    if !held.allows(operation.resource.as_ref()) {
+        let message = match &operation.resource {
+            None => format!("{name} is granted to {} for certain resources only: name the one", agent.id),
+            Some(resource) => format!("{name} is not granted to {} on {}", agent.id, resource.as_str()),
+        };
+        return Err(Denial::new(Reason::ResourceNotGranted, message));
+    }
+    audience(agent, &rights.audiences, Some(operation.audience.as_str()))?;
+    rule.check(operation.parameters.as_ref()).map_err(|problem| {
+        Denial::new(Reason::ParametersRefused, format!("the parameters do not match the schema of {name}: {problem}"))
+    })?;
+    let max = rule.max_expiration_seconds.unwrap_or(u32::MAX).min(rights.expiration_seconds);
+    Ok(Approvable { rule, max_expiration_seconds: max })
+}
+
+/// Decides whether an approval that is being turned into a token, or was within the last seconds, gets that token. Everything is
+/// asked again: what was approved a minute ago may be forbidden by now.
+pub fn permit_operation(agent: &RegisteredAgent, catalogue: &Catalogue, redemption: &Redemption, now: u64) -> Decision {
+    permit(agent, catalogue, redemption, now).into()
+}
+
+fn permit(agent: &RegisteredAgent, catalogue: &Catalogue, redemption: &Redemption, now: u64) -> Result<Permit, Denial> {
+    let operation = &redemption.grant.operation;
+    same_registration(agent, &redemption.agent_uid, redemption.epoch)?;
+    may_request(agent, catalogue, operation)?;
+    if redemption.expires_at <= now || redemption.expires_at <= redemption.issued_at {
+        return Err(Denial::new(Reason::CredentialSpent, "nothing is left of the token's life"));
+    }
+    Ok(Permit {
+        subject: agent.id.clone(),
+        agent_uid: redemption.agent_uid.clone(),
+        epoch: redemption.epoch,
+        capabilities: vec![Granted { name: operation.capability.clone(), resources: None, approval_required: true }],
+        audience: operation.audience.clone(),
+        issued_at: redemption.issued_at,
+        expires_at: redemption.expires_at,
+        operation: Some(Box::new(redemption.grant.clone())),
+    })
+}
+
+/// Whether a token for `operation` still stands on the side of the agent and the catalogue; that its request is alive is another question.
+///
+/// # Errors
+/// The rule that ended it.
+pub fn operation_stands(
+    agent: &RegisteredAgent,
+    catalogue: &Catalogue,
+    agent_uid: &str,
+    epoch: i64,
+    operation: &Operation,
+) -> Result<(), Denial> {
+    same_registration(agent, agent_uid, epoch)?;
+    covered(agent, catalogue, operation).map(drop)
+}

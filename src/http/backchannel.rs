@@ -1,0 +1,323 @@
+//! `POST /oauth2/bc-authorize`: an agent asks a person to approve one operation (CIBA Core section 7, poll mode, without an ID token;
+//! the operation in `authorization_details`, RFC 9396).
+
+use super::caller::{check_client_id, identify, no_authorization_header, required_client_assertion};
+use super::error::{CredentialRole, Refusal};
+use super::form::Form;
+use super::poll::seconds;
+use super::polls::INTERVAL;
+use super::swap::taken_in;
+use super::token::audience;
+use super::{App, json, now_if_fresh, post};
+use crate::agent::{EXPIRATION_MAX, RegisteredAgent};
+use crate::audit::{Outcome, Record};
+use crate::controller::jit_request::{OPEN_MAX, describe};
+use crate::controller::writing;
+use crate::crd::{AgentReference, JitRequest, JitRequestSpec};
+use crate::decision::may_request;
+use crate::grammar::{Audience, CapabilityName, Resource};
+use crate::jit::{Request as Approval, RequestId};
+use crate::operation::{Operation, Parameters, is_invisible};
+use crate::token::{OPERATION_DETAILS, new_id};
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::Response;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::Api;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// How long a question stands if the client does not say, in seconds.
+const DECIDE_SECONDS: u64 = 600;
+/// How long a client may let it stand, in seconds.
+const DECIDE_SECONDS_MAX: u64 = 7 * 86_400;
+/// Longest justification, in characters: the limit of the schema.
+const JUSTIFICATION_MAX: usize = 1000;
+/// Longest idempotency key, in bytes.
+const KEY_MAX: usize = 255;
+
+/// The reply (CIBA Core section 7.3).
+#[derive(Serialize)]
+struct Acknowledgement {
+    auth_req_id: String,
+    expires_in: u64,
+    interval: u64,
+}
+
+/// What a client asks, before it is held against what it may.
+struct Ask {
+    operation: Operation,
+    expiration_seconds: Option<u32>,
+    decide_within: u64,
+    justification: Option<String>,
+    /// Names the request: the same key is the same request.
+    key: Option<String>,
+}
+
+/// The endpoint.
+pub(super) async fn endpoint(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
+    post(&app, "jit.file", request, |app, request, mut record| async move {
+        let result = file(&app, request, &mut record).await;
+        (record, result)
+    })
+    .await
+}
+
+async fn file(app: &App, request: Request<Body>, record: &mut Record) -> Result<Response, Refusal> {
+    no_authorization_header(request.headers())?;
+    let key = idempotency_key(request.headers())?;
+    let form = Form::read(request).await?;
+    let credential = required_client_assertion(&form)?;
+    let now = now_if_fresh(app)?;
+    let (agent, _) = identify(app, credential, now, record).await?;
+    check_client_id(form.get("client_id")?, &agent, CredentialRole::CLIENT)?;
+    hint(&form, &agent)?;
+    let ask = Ask::parse(&form, &agent, key)?;
+    record.text("capability", ask.operation.capability.as_str()).text("audience", ask.operation.audience.as_str());
+    if let Some(resource) = &ask.operation.resource {
+        record.text("resource", resource.as_str());
+    }
+    let max_expiration = {
+        let catalogue = app.snapshot.catalogue();
+        let approvable = may_request(&agent, &catalogue, &ask.operation);
+        approvable.map_err(|denial| CredentialRole::CLIENT.denied(denial))?.max_expiration_seconds
+    };
+    if !app.policies.in_force() {
+        let detail = "the admission policies are not in force: no approval would be honoured";
+        return Err(Refusal::unavailable("policies_not_in_force", detail));
+    }
+    let filed = create(app, &agent, &ask, max_expiration, now).await?;
+    describe(record, &filed);
+    record.conclude(Outcome::Allow, "filed");
+    let decide_by = filed.question.as_ref().map_or(0, |question| question.decide_by);
+    json(&Acknowledgement {
+        auth_req_id: filed.uid.clone(),
+        // At least 1: a request that was filed before with this key, and has run out, is answered so at the first poll.
+        expires_in: u64::try_from(decide_by.saturating_sub(seconds(now))).unwrap_or(0).max(1),
+        interval: INTERVAL.as_secs(),
+    })
+}
+
+/// Exactly one hint says on whose behalf the agent asks (CIBA Core section 7.1); for now that is itself.
+fn hint(form: &Form, agent: &RegisteredAgent) -> Result<(), Refusal> {
+    if form.raw("login_hint_token").is_some() || form.raw("id_token_hint").is_some() {
+        let description = "an agent asks on its own behalf only, with login_hint: delegation is not available";
+        return Err(Refusal::new("invalid_request", "hint_unsupported", description));
+    }
+    let hint = form.require("login_hint")?;
+    if hint != agent.id.to_string() {
+        let description = format!("login_hint must be the client itself, {}", agent.id);
+        return Err(Refusal::new("unknown_user_id", "hint_not_client", description));
+    }
+    Ok(())
+}
+
+impl Ask {
+    fn parse(form: &Form, agent: &RegisteredAgent, key: Option<String>) -> Result<Self, Refusal> {
+        let text = form.get("authorization_details")?.ok_or_else(|| {
+            let description = format!("authorization_details is missing: it must have one object of type {OPERATION_DETAILS}");
+            Refusal::new("invalid_request", "authorization_details_missing", description)
+        })?;
+        let details = details(text)?;
+        let (operation, expiration_seconds) = operation(details, form, agent)?;
+        scope(form, &operation.capability)?;
+        Ok(Self {
+            operation,
+            expiration_seconds,
+            decide_within: requested_expiry(form)?,
+            justification: justification(form)?,
+            key,
+        })
+    }
+}
+
+fn invalid_details(description: impl Into<String>) -> Refusal {
+    Refusal::new("invalid_authorization_details", "authorization_details_malformed", description)
+}
+
+/// The one object in `authorization_details` (RFC 9396 section 2).
+fn details(text: &str) -> Result<Map<String, Value>, Refusal> {
+    let value = crate::json::parse(text.as_bytes()).map_err(|error| {
+        invalid_details(format!("authorization_details is no JSON that can be read in one way only: {error}"))
+    })?;
+    if let Some(number) = crate::json::inexact_number(text) {
+        let shown: String = number.chars().take(40).collect();
+        return Err(invalid_details(format!(
+            "the number {shown} is one that not every reader of JSON holds exactly: send it as a text"
+        )));
+    }
+    match value {
+        Value::Array(mut items) => match (items.pop(), items.is_empty()) {
+            (Some(Value::Object(members)), true) => Ok(members),
+            _ => Err(invalid_details("authorization_details must have exactly one object: one request is for one operation")),
+        },
+        _ => Err(invalid_details("authorization_details must be an array (RFC 9396 section 2)")),
+    }
+}
+
+/// The operation that a details object asks for, and for how long its token should live.
+fn operation(mut details: Map<String, Value>, form: &Form, agent: &RegisteredAgent) -> Result<(Operation, Option<u32>), Refusal> {
+    let mut text = |name: &str| match details.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(invalid_details(format!("{name} must be a text"))),
+    };
+    if text("type")?.as_deref() != Some(OPERATION_DETAILS) {
+        return Err(invalid_details(format!("type must be {OPERATION_DETAILS}")));
+    }
+    let capability = text("capability")?.ok_or_else(|| invalid_details("capability is missing"))?;
+    let (resource, named) = (text("resource")?, text("audience")?);
+    let parameters = match details.remove("parameters") {
+        None => None,
+        Some(Value::Object(members)) => Some(Parameters::parse(members).map_err(|e| invalid_details(e.to_string()))?),
+        Some(_) => return Err(invalid_details("parameters must be an object")),
+    };
+    let expiration_seconds = match details.remove("expiration_seconds") {
+        None => None,
+        Some(value) => {
+            let seconds = value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=EXPIRATION_MAX).contains(n));
+            Some(seconds.ok_or_else(|| invalid_details("expiration_seconds must be a whole number from 1 to 900"))?)
+        }
+    };
+    if let Some(name) = details.keys().next() {
+        let known = "type, capability, resource, parameters, audience and expiration_seconds";
+        let shown: String = name.chars().take(64).collect();
+        return Err(invalid_details(format!("{shown} is not a member of {OPERATION_DETAILS}, which has {known}")));
+    }
+    let malformed = |e: crate::grammar::GrammarError| invalid_details(e.to_string());
+    let operation = Operation {
+        capability: CapabilityName::parse(&capability).map_err(malformed)?,
+        resource: resource.as_deref().map(Resource::parse).transpose().map_err(malformed)?,
+        parameters,
+        audience: target(named, audience(form)?, agent)?,
+    };
+    Ok((operation, expiration_seconds))
+}
+
+/// For whom the token will be: named in the details or as a parameter, else the agent's only audience.
+fn target(in_details: Option<String>, parameter: Option<String>, agent: &RegisteredAgent) -> Result<Audience, Refusal> {
+    let refuse = |description: &str| Refusal::new("invalid_target", "target_malformed", description);
+    let named = match (in_details, parameter) {
+        (Some(a), Some(b)) if a != b => return Err(refuse("authorization_details and the request name different audiences")),
+        (Some(named), _) | (None, Some(named)) => Some(named),
+        (None, None) => None,
+    };
+    if let Some(named) = named {
+        return Audience::parse(&named).map_err(|error| refuse(&error.to_string()));
+    }
+    match agent.rights.as_ref().map(|rights| rights.audiences.as_slice()) {
+        Ok([only]) => Ok(only.clone()),
+        _ => Err(refuse("the agent does not have exactly one audience: name the one that the token will be for")),
+    }
+}
+
+/// `scope` may repeat the capability. `openid`, which CIBA demands, changes nothing: there is no ID token.
+fn scope(form: &Form, capability: &CapabilityName) -> Result<(), Refusal> {
+    let Some(scope) = form.get("scope")? else { return Ok(()) };
+    if scope.split(' ').any(|name| name != "openid" && name != capability.as_str()) {
+        let description = format!("scope may be left out; if it is sent, it is {capability}, the capability of the operation");
+        return Err(Refusal::new("invalid_scope", "scope_mismatch", description));
+    }
+    Ok(())
+}
+
+/// `requested_expiry` (CIBA Core section 7.1): a positive whole number of seconds.
+fn requested_expiry(form: &Form) -> Result<u64, Refusal> {
+    let Some(text) = form.get("requested_expiry")? else { return Ok(DECIDE_SECONDS) };
+    let digits = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|seconds| digits && (1..=DECIDE_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
+        Refusal::malformed(format!("requested_expiry must be a whole number of seconds from 1 to {DECIDE_SECONDS_MAX}"))
+    })
+}
+
+/// `binding_message`: a word to whoever decides. It proves nothing, and nothing in it may hide or reorder what is shown beside it.
+fn justification(form: &Form) -> Result<Option<String>, Refusal> {
+    let Some(text) = form.get("binding_message")? else { return Ok(None) };
+    if text.chars().count() > JUSTIFICATION_MAX || text.chars().any(|c| c.is_control() || is_invisible(c)) {
+        let description = "binding_message has at most 1000 characters, and no control, invisible or text-direction characters";
+        return Err(Refusal::new("invalid_binding_message", "binding_message_refused", description));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// The header `Idempotency-Key`, with or without the quotes of a structured field.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value.to_str().unwrap_or_default(),
+        (Some(_), Some(_)) => "",
+    };
+    let key = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+    if key.is_empty() || key.len() > KEY_MAX || !key.bytes().all(|b| b.is_ascii_graphic()) {
+        let description =
+            format!("Idempotency-Key must occur once, with 1 to {KEY_MAX} printable ASCII characters without spaces");
+        return Err(Refusal::malformed(description).closing());
+    }
+    Ok(Some(key.to_owned()))
+}
+
+/// Creates the request. Its name is made from the agent's uid and the idempotency key, so that creating it is the compare-and-swap.
+async fn create(app: &App, agent: &RegisteredAgent, ask: &Ask, max_expiration: u32, now: u64) -> Result<Arc<Approval>, Refusal> {
+    let random = || new_id().map_err(|e| Refusal::unavailable("name_unmakeable", e.to_string()));
+    let key = ask.key.clone().map_or_else(random, Ok)?;
+    let name = name(agent, &key);
+    let api: Api<JitRequest> = Api::namespaced(app.client.clone(), agent.id.namespace());
+    let id = RequestId { namespace: agent.id.namespace().to_owned(), name: name.clone() };
+    let open = {
+        let requests = app.snapshot.requests();
+        if let Some(known) = requests.named(&id) {
+            return same(known, agent, ask);
+        }
+        requests.open_of_agent(agent.id.namespace(), agent.id.name(), |_| false)
+    };
+    let Some(_filing) = app.polls.file(&agent.id, open, OPEN_MAX) else {
+        let detail = format!("{} has {OPEN_MAX} open requests, as many as it may", agent.id);
+        return Err(Refusal::unavailable("too_many_requests", detail).status(StatusCode::TOO_MANY_REQUESTS));
+    };
+    let decide_by = Timestamp::from_second(seconds(now.saturating_add(ask.decide_within)));
+    let spec = JitRequestSpec {
+        agent: AgentReference { name: agent.id.name().to_owned(), uid: Some(agent.uid.clone()) },
+        operation: ask.operation.to_spec(),
+        on_behalf_of: None,
+        justification: ask.justification.clone(),
+        expiration_seconds: ask.expiration_seconds.unwrap_or(max_expiration).min(EXPIRATION_MAX),
+        decide_by: Some(decide_by.map_err(|e| Refusal::unavailable("time_unusable", e.to_string()))?.to_string()),
+        ttl_seconds_after_finished: None,
+        requested_by: Some(app.own.clone()),
+    };
+    let unwritable = |error: kube::Error| Refusal::unavailable("request_unwritable", crate::error_chain(&error));
+    let unreadable = || Refusal::unavailable("request_unreadable", "the stored request cannot be read");
+    match api.create(&writing(), &JitRequest::new(&name, spec)).await {
+        Ok(stored) => taken_in(app, stored).ok_or_else(unreadable),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            let stored = api.get(&name).await.map_err(unwritable)?;
+            same(taken_in(app, stored).ok_or_else(unreadable)?, agent, ask)
+        }
+        Err(error) => Err(unwritable(error)),
+    }
+}
+
+/// The request that an earlier call with the same key has filed, if it asked the same.
+fn same(known: Arc<Approval>, agent: &RegisteredAgent, ask: &Ask) -> Result<Arc<Approval>, Refusal> {
+    let life = ask.expiration_seconds.is_none_or(|seconds| seconds == known.spec.expiration_seconds);
+    let operation = known.question.as_ref().is_ok_and(|question| question.operation == ask.operation);
+    if known.spec.agent.uid.as_deref() == Some(&agent.uid) && operation && life {
+        return Ok(known);
+    }
+    Err(Refusal::malformed("this Idempotency-Key was used before, for another operation: use a new one"))
+}
+
+/// The name of the request that an agent files with a key: 80 bits of a hash, behind the agent's name for people.
+fn name(agent: &RegisteredAgent, key: &str) -> String {
+    let text = format!("{}\n{key}", agent.uid);
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    hash.as_ref().iter().take(10).fold(format!("{}-", agent.id.name()), |mut name, byte| {
+        // Writing into a String cannot fail.
+        _ = write!(name, "{byte:02x}");
+        name
+    })
+}

@@ -1,0 +1,17 @@
+//! The life of a request for approval, as a pure state machine: no client, no clock, no HTTP.
+//!
+//! A stored object is parsed into a [`Request`]; [`step`] says what its status becomes by itself, by a person's decision, or because
+//! the agent changed; [`redeem`], [`complete`] and [`cancel`] say what the agent's own calls make of it. Whoever calls them writes the
+//! result by compare-and-swap on the version it was made from, so that of two that differ one is never seen.
+
+mod evidence;
+mod redeem;
+mod request;
+mod status;
+mod step;
+
+pub use evidence::EvidenceKey;
+pub use redeem::{Claim, NewToken, REDELIVER_SECONDS, Redeemable, Refused, cancel, claim, complete, redeem, redelivery};
+pub use request::{InvalidRequest, Question, Request, RequestId};
+pub use status::Change;
+pub use step::{Facts, REDEEM_SECONDS, Step, step};

@@ -1,0 +1,190 @@
+//! A stored JitRequest, parsed.
+
+use crate::crd::{self, JitRequest, JitRequestSpec, JitRequestStatus, Phase, User};
+use crate::grammar::{AgentId, is_dns_label, is_dns_subdomain};
+use crate::json;
+use crate::operation::{InvalidOperation, Operation};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+use serde_json::Value;
+use std::fmt;
+use std::fmt::Write as _;
+
+/// How long a question stands if it does not say, in seconds.
+pub(super) const DECIDE_SECONDS: i64 = 600;
+/// How long a question may stand, in seconds.
+pub(super) const DECIDE_SECONDS_MAX: i64 = 7 * 86_400;
+/// How long a finished request stays if it does not say, in seconds.
+const TTL_SECONDS: u32 = 3600;
+
+/// Namespace and name of a JitRequest.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId {
+    /// Its namespace, which is that of its agent.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One request, as of one version of its object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Namespace and name.
+    pub id: RequestId,
+    /// `metadata.uid`; also its `auth_req_id`.
+    pub uid: String,
+    /// `metadata.resourceVersion`: what a compare-and-swap compares.
+    pub version: String,
+    /// Creation time in seconds since the epoch.
+    pub created: i64,
+    /// Whether the object is being deleted: withdrawn.
+    pub deleting: bool,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// What is asked, or why that cannot be read.
+    pub question: Result<Question, InvalidRequest>,
+    /// The spec as it is stored.
+    pub spec: JitRequestSpec,
+    /// What became of it.
+    pub status: JitRequestStatus,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// Who asks.
+    pub agent: AgentId,
+    /// What for.
+    pub operation: Operation,
+    /// Until when the question stands, in seconds since the epoch.
+    pub decide_by: i64,
+    /// SHA-256 of the canonical JSON of the spec without justification and requestedBy.
+    pub digest: String,
+}
+
+/// Why a request cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRequest {
+    /// The operation is not as it must be.
+    #[error("spec.operation: {0}")]
+    Operation(#[from] InvalidOperation),
+    /// Another field is not.
+    #[error("{0}")]
+    Field(&'static str),
+}
+
+impl Request {
+    /// Parses a stored object. `None` if it has no name or namespace that could be one.
+    #[must_use]
+    pub fn parse(object: JitRequest) -> Option<Self> {
+        let id = RequestId { namespace: object.namespace()?, name: object.name_any() };
+        if !is_dns_label(&id.namespace) || !is_dns_subdomain(&id.name) {
+            return None;
+        }
+        let created = object.creation_timestamp().map_or(i64::MAX, |t| t.0.as_second());
+        Some(Self {
+            question: Question::parse(&id.namespace, &object.spec, created),
+            id,
+            uid: object.uid()?,
+            version: object.resource_version()?,
+            created,
+            deleting: object.metadata.deletion_timestamp.is_some(),
+            generation: object.metadata.generation.unwrap_or_default(),
+            spec: object.spec,
+            status: object.status.unwrap_or_default(),
+        })
+    }
+
+    /// The object with another status, to be written over exactly this version.
+    #[must_use]
+    pub fn with_status(&self, status: JitRequestStatus) -> JitRequest {
+        let mut object = JitRequest::new(&self.id.name, self.spec.clone());
+        object.metadata.namespace = Some(self.id.namespace.clone());
+        object.metadata.uid = Some(self.uid.clone());
+        object.metadata.resource_version = Some(self.version.clone());
+        object.status = Some(status);
+        object
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        matches!(self.status.phase, Some(Phase::Denied | Phase::Expired | Phase::Cancelled | Phase::Completed | Phase::Revoked))
+    }
+
+    /// When the object may be removed, in seconds since the epoch; `None` while it has not ended.
+    #[must_use]
+    pub fn remove_at(&self) -> Option<i64> {
+        let ttl = self.spec.ttl_seconds_after_finished.unwrap_or(TTL_SECONDS);
+        self.status.finished_at.as_ref().map(|t| t.0.as_second().saturating_add(ttl.into()))
+    }
+
+    /// The agent that asks, as far as its name can be one.
+    #[must_use]
+    pub fn agent(&self) -> Option<AgentId> {
+        AgentId::new(&self.id.namespace, &self.spec.agent.name).ok()
+    }
+
+    /// Who made the object, as stamped at admission.
+    #[must_use]
+    pub fn requester(&self) -> Option<&User> {
+        self.spec.requested_by.as_ref()
+    }
+}
+
+impl Question {
+    fn parse(namespace: &str, spec: &JitRequestSpec, created: i64) -> Result<Self, InvalidRequest> {
+        let agent = AgentId::new(namespace, &spec.agent.name)
+            .map_err(|_| InvalidRequest::Field("spec.agent.name is not the name of an Agent"))?;
+        if !(1..=crate::agent::EXPIRATION_MAX).contains(&spec.expiration_seconds) {
+            return Err(InvalidRequest::Field("spec.expirationSeconds must be 1 to 900"));
+        }
+        let latest = created.saturating_add(DECIDE_SECONDS_MAX);
+        let decide_by = match &spec.decide_by {
+            None => created.saturating_add(DECIDE_SECONDS),
+            Some(text) => parse_time(text).ok_or(InvalidRequest::Field("spec.decideBy is not a time with zone (RFC 3339)"))?,
+        };
+        if decide_by > latest {
+            return Err(InvalidRequest::Field("spec.decideBy is more than 7 days after the request was made"));
+        }
+        if let Some(behalf) = &spec.on_behalf_of
+            && !behalf.chain.iter().all(|subject| AgentId::parse(subject).is_ok())
+        {
+            return Err(InvalidRequest::Field("spec.onBehalfOf.chain has something that is not the subject of an agent"));
+        }
+        let operation = Operation::parse(&spec.operation)?;
+        let digest = digest(spec).ok_or(InvalidRequest::Field("spec cannot be written as canonical JSON"))?;
+        Ok(Self { agent, operation, decide_by, digest })
+    }
+}
+
+/// A time with zone, in whole seconds since the epoch. Leap seconds are none.
+fn parse_time(text: &str) -> Option<i64> {
+    let second = text.get(17..19)?;
+    let zoned = text.ends_with('Z') || text.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
+    (second != "60" && zoned && text.get(10..11) == Some("T"))
+        .then(|| text.parse::<Timestamp>().ok().map(Timestamp::as_second))?
+}
+
+/// The digest of a spec: `sha256:` and the hexadecimal SHA-256 of the canonical JSON (RFC 8785) of all of it but justification and
+/// requestedBy.
+pub(super) fn digest(spec: &crd::JitRequestSpec) -> Option<String> {
+    let mut value = serde_json::to_value(spec).ok()?;
+    let members = value.as_object_mut()?;
+    members.remove("justification");
+    members.remove("requestedBy");
+    let text = json::canonical(&Value::Object(std::mem::take(members))).ok()?;
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    let mut digest = String::from("sha256:");
+    for byte in hash.as_ref() {
+        // Writing into a String cannot fail.
+        _ = write!(digest, "{byte:02x}");
+    }
+    Some(digest)
+}
