@@ -125,12 +125,13 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     let controller = capability::Controller { client: client.clone(), recorder: recorder.clone(), clock };
     parts.spawn(named("the controller of Capabilities", controller.run(capability_events)));
     let reporter = Reporter { controller: "countersign".to_owned(), instance: Some(holder.clone()) };
+    let events = Events::new(client.clone(), reporter);
     let controller = jit_request::Controller {
         client: client.clone(),
         snapshot: Arc::clone(&snapshot),
         policies: Arc::clone(&policies),
         recorder: recorder.clone(),
-        events: Events::new(client.clone(), reporter),
+        events: events.clone(),
         evidence: loaded.evidence.clone(),
         own: own.clone(),
         clock,
@@ -148,6 +149,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         recorder,
         authority: Authority::new(client.clone()),
         client,
+        events,
         policies,
         evidence: loaded.evidence,
         own,

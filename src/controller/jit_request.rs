@@ -8,7 +8,7 @@ use crate::admission::enforcement::Verdict;
 use crate::audit::{Outcome, Record, Recorder};
 use crate::crd::{JitRequest, Phase, User};
 use crate::grammar::AgentId;
-use crate::jit::{Change, EvidenceKey, Facts, Request, RequestId, Step, step};
+use crate::jit::{Change, EvidenceKey, Facts, Request, RequestId, Step, Why, step};
 use crate::snapshot::Snapshot;
 use crate::snapshot::watches::RequestEvent;
 use crate::time::Clock;
@@ -252,20 +252,9 @@ impl Controller {
         if let Some(last) = change.status.approvals.last() {
             record.text("by", last.by.username.as_str());
         }
-        record.text("detail", change.message.as_str()).conclude(outcome, snake(change.reason));
+        record.text("detail", change.message.as_str()).conclude(outcome, change.reason.code());
         self.write(&record).await;
-        let note: String = change.message.chars().take(900).collect();
-        let event = Event {
-            type_: if change.warning { EventType::Warning } else { EventType::Normal },
-            reason: change.reason.to_owned(),
-            note: Some(note),
-            action: change.status.phase.map_or_else(String::new, |phase| format!("{phase:?}")),
-            secondary: None,
-        };
-        let reference = request.with_status(change.status.clone()).object_ref(&());
-        if let Err(error) = self.events.publish(&event, &reference).await {
-            tracing::warn!(request = %request.id, error = %crate::error_chain(&error), "an Event could not be written");
-        }
+        publish(&self.events, request, change).await;
     }
 
     /// What happened in the cluster has happened: if it cannot be recorded, that is logged and counted, not undone. The token, when it
@@ -281,10 +270,26 @@ impl Controller {
     }
 }
 
+/// Shows a step that was taken to whoever looks at the object (`kubectl describe`).
+pub async fn publish(events: &Events, request: &Request, change: &Change) {
+    let event = Event {
+        type_: if change.warning { EventType::Warning } else { EventType::Normal },
+        reason: change.reason.as_str().to_owned(),
+        // The API server takes 1 kB.
+        note: Some(change.message.chars().take(250).collect()),
+        action: change.status.phase.map_or_else(String::new, |phase| format!("{phase:?}")),
+        secondary: None,
+    };
+    let reference = request.with_status(change.status.clone()).object_ref(&());
+    if let Err(error) = events.publish(&event, &reference).await {
+        tracing::warn!(request = %request.id, error = %crate::error_chain(&error), "an Event could not be written");
+    }
+}
+
 /// The name in records of what happened.
 fn event_of(change: &Change) -> &'static str {
     match (change.reason, change.status.phase) {
-        ("Requested", _) => "jit.requested",
+        (Why::Requested, _) => "jit.requested",
         (_, Some(Phase::Pending) | None) => "jit.decision",
         (_, Some(Phase::Approved)) => "jit.approved",
         (_, Some(Phase::Denied)) => "jit.denied",
@@ -293,27 +298,6 @@ fn event_of(change: &Change) -> &'static str {
         (_, Some(Phase::Issued)) => "jit.issued",
         (_, Some(Phase::Completed)) => "jit.completed",
         (_, Some(Phase::Revoked)) => "jit.revoked",
-    }
-}
-
-/// The reasons as records write them.
-fn snake(reason: &'static str) -> &'static str {
-    match reason {
-        "Requested" => "requested",
-        "NotAdmitted" => "not_admitted",
-        "RequesterNotAgent" => "requester_not_agent",
-        "InvalidRequest" => "invalid_request",
-        "NotAllowed" => "not_allowed",
-        "TooManyRequests" => "too_many_requests",
-        "TooManyDecisions" => "too_many_decisions",
-        "DecisionVoid" => "decision_void",
-        "ApprovedByOne" => "approved_by_one",
-        "Approved" => "approved",
-        "Denied" => "denied",
-        "Expired" => "expired",
-        "EvidenceMissing" => "evidence_missing",
-        "NoLongerAllowed" => "no_longer_allowed",
-        _ => "moved_on",
     }
 }
 

@@ -36,6 +36,7 @@ use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use error::Refusal;
+use kube::runtime::events::Recorder as Events;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,6 +66,8 @@ pub struct App {
     pub authority: Authority,
     /// The API server, for requests for approval.
     pub client: kube::Client,
+    /// Shows on a request what became of it.
+    pub events: Events,
     /// The admission policies: without them no approval is honoured.
     pub policies: Arc<Policies>,
     /// The key with which approvals are attested.

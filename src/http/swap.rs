@@ -2,6 +2,7 @@
 
 use super::App;
 use super::error::Refusal;
+use crate::controller::jit_request::publish;
 use crate::controller::writing;
 use crate::crd::JitRequest;
 use crate::jit::{Change, Request};
@@ -23,9 +24,14 @@ pub(super) enum Swapped {
 /// # Errors
 /// If the API server does not answer: then nobody knows whether it was written, and nothing may follow from it.
 pub(super) async fn swap(app: &App, request: &Request, change: Change) -> Result<Swapped, Refusal> {
-    let object = request.with_status(change.status);
+    let object = request.with_status(change.status.clone());
     match api(app, request).replace_status(&request.id.name, &writing(), &object).await {
-        Ok(stored) => Ok(taken_in(app, stored).map_or(Swapped::Gone, Swapped::Done)),
+        Ok(stored) => {
+            let (events, request) = (app.events.clone(), request.clone());
+            // Nobody waits for it.
+            tokio::spawn(async move { publish(&events, &request, &change).await });
+            Ok(taken_in(app, stored).map_or(Swapped::Gone, Swapped::Done))
+        }
         Err(kube::Error::Api(status)) if status.is_conflict() => {
             Ok(live(app, request).await?.map_or(Swapped::Gone, Swapped::Lost))
         }

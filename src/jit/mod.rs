@@ -13,5 +13,10 @@ mod step;
 pub use evidence::EvidenceKey;
 pub use redeem::{Claim, NewToken, REDELIVER_SECONDS, Redeemable, Refused, cancel, claim, complete, redeem, redelivery};
 pub use request::{InvalidRequest, Question, Request, RequestId};
-pub use status::Change;
+pub use status::{Change, Why};
 pub use step::{Facts, REDEEM_SECONDS, Step, step};
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! What an agent's own calls make of a request: turning an approval into the one token, reporting the operation as done,
 //! withdrawing.
 
-use super::status::{Change, change, seconds, time};
+use super::status::{Change, Why, change, seconds, time};
 use super::step::{authentic, counted, denial};
 use super::{EvidenceKey, Question, Request};
 use crate::agent::RegisteredAgent;
@@ -171,7 +171,7 @@ pub fn redeem(
         agent_epoch: Some(agent.epoch),
         ..request.status.clone()
     };
-    let change = change(request, status, Phase::Issued, "Issued", "the token was issued", now);
+    let change = change(request, status, Phase::Issued, Why::Issued, "the token was issued", now);
     let redemption = issued(request, approval.question, &change.status);
     let spent = || Denial::new(Reason::CredentialSpent, "nothing is left of the credential's life");
     redemption.filter(|r| r.expires_at > r.issued_at).map(|r| (change, r)).ok_or_else(spent)
@@ -186,7 +186,7 @@ pub fn complete(request: &Request, jti: &str, now: i64) -> Result<Change, Option
         return Err(request.status.phase);
     }
     let status = JitRequestStatus { completed_at: Some(time(now)), ..request.status.clone() };
-    Ok(change(request, status, Phase::Completed, "Completed", "the operation was reported as done", now))
+    Ok(change(request, status, Phase::Completed, Why::Completed, "the operation was reported as done", now))
 }
 
 /// The agent withdraws what it asked.
@@ -196,7 +196,7 @@ pub fn complete(request: &Request, jti: &str, now: i64) -> Result<Change, Option
 pub fn cancel(request: &Request, now: i64) -> Result<Change, Option<Phase>> {
     match request.status.phase {
         Some(Phase::Pending | Phase::Approved) if denial(request).is_none() => {
-            Ok(change(request, request.status.clone(), Phase::Cancelled, "Cancelled", "the agent withdrew the request", now))
+            Ok(change(request, request.status.clone(), Phase::Cancelled, Why::Cancelled, "the agent withdrew the request", now))
         }
         phase => Err(phase),
     }

@@ -5,13 +5,88 @@ use crate::crd::{CONDITION_APPROVED, CONDITION_FINISHED, JitRequestStatus, Phase
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+/// Why a request is where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// The agent asks.
+    Requested,
+    /// The object was made while the admission policies were not in force.
+    NotAdmitted,
+    /// The object was made by somebody who is not the agent.
+    RequesterNotAgent,
+    /// The object asks for something that cannot be asked.
+    InvalidRequest,
+    /// The agent may not ask this.
+    NotAllowed,
+    /// The agent has too many open requests.
+    TooManyRequests,
+    /// There were too many decisions that do not count.
+    TooManyDecisions,
+    /// A decision does not count.
+    DecisionVoid,
+    /// One of several persons has approved.
+    ApprovedByOne,
+    /// Enough persons have approved.
+    Approved,
+    /// A person said no.
+    Denied,
+    /// Its time ran out.
+    Expired,
+    /// Somebody other than the operator wrote what only the operator may write.
+    EvidenceMissing,
+    /// The agent was stopped, or lost what it asked for.
+    NoLongerAllowed,
+    /// The token was issued.
+    Issued,
+    /// The operation was reported as done.
+    Completed,
+    /// The agent withdrew it.
+    Cancelled,
+}
+
+impl Why {
+    /// Its name in conditions and Events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.names().0
+    }
+
+    /// Its name in records.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        self.names().1
+    }
+
+    const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Requested => ("Requested", "requested"),
+            Self::NotAdmitted => ("NotAdmitted", "not_admitted"),
+            Self::RequesterNotAgent => ("RequesterNotAgent", "requester_not_agent"),
+            Self::InvalidRequest => ("InvalidRequest", "invalid_request"),
+            Self::NotAllowed => ("NotAllowed", "not_allowed"),
+            Self::TooManyRequests => ("TooManyRequests", "too_many_requests"),
+            Self::TooManyDecisions => ("TooManyDecisions", "too_many_decisions"),
+            Self::DecisionVoid => ("DecisionVoid", "decision_void"),
+            Self::ApprovedByOne => ("ApprovedByOne", "approved_by_one"),
+            Self::Approved => ("Approved", "approved"),
+            Self::Denied => ("Denied", "denied"),
+            Self::Expired => ("Expired", "expired"),
+            Self::EvidenceMissing => ("EvidenceMissing", "evidence_missing"),
+            Self::NoLongerAllowed => ("NoLongerAllowed", "no_longer_allowed"),
+            Self::Issued => ("Issued", "issued"),
+            Self::Completed => ("Completed", "completed"),
+            Self::Cancelled => ("Cancelled", "cancelled"),
+        }
+    }
+}
+
 /// A status to be written over the version it was made from, and what there is to say about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The new status.
     pub status: JitRequestStatus,
-    /// Short, stable name of what happened, for conditions and Events.
-    pub reason: &'static str,
+    /// What happened.
+    pub reason: Why,
     /// The same in a sentence.
     pub message: String,
     /// Whether a person should look at it: something was refused that somebody wanted.
@@ -33,7 +108,7 @@ pub(super) fn change(
     request: &Request,
     status: JitRequestStatus,
     phase: Phase,
-    reason: &'static str,
+    reason: Why,
     message: impl Into<String>,
     now: i64,
 ) -> Change {
@@ -69,12 +144,12 @@ pub(super) fn change(
     Change { status, reason, message, warning: matches!(phase, Phase::Denied | Phase::Revoked) }
 }
 
-fn condition(request: &Request, kind: &str, status: &str, reason: &str, message: &str, now: i64) -> Condition {
+fn condition(request: &Request, kind: &str, status: &str, reason: Why, message: &str, now: i64) -> Condition {
     let before = request.status.conditions.iter().find(|c| c.type_ == kind && c.status == status);
     Condition {
         type_: kind.to_owned(),
         status: status.to_owned(),
-        reason: reason.to_owned(),
+        reason: reason.as_str().to_owned(),
         message: message.to_owned(),
         observed_generation: Some(request.generation),
         last_transition_time: before.map_or_else(|| time(now), |c| c.last_transition_time.clone()),

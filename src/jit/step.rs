@@ -1,6 +1,6 @@
 //! What becomes of a request by itself, by a person's decision, or because its agent changed.
 
-use super::status::{Change, change, seconds, time};
+use super::status::{Change, Why, change, seconds, time};
 use super::{EvidenceKey, Question, Request};
 use crate::agent::RegisteredAgent;
 use crate::capability::{Catalogue, Rule};
@@ -84,7 +84,9 @@ pub fn step(request: &Request, facts: &Facts<'_>, now: i64) -> Step {
     }
     let question = match authentic(request, facts.evidence) {
         Ok(question) => question,
-        Err(message) => return write(change(request, request.status.clone(), Phase::Revoked, "EvidenceMissing", message, now)),
+        Err(message) => {
+            return write(change(request, request.status.clone(), Phase::Revoked, Why::EvidenceMissing, message, now));
+        }
     };
     let limit = match phase {
         Phase::Pending => Some(question.decide_by),
@@ -92,20 +94,20 @@ pub fn step(request: &Request, facts: &Facts<'_>, now: i64) -> Step {
         _ => seconds(request.status.token_expires_at.as_ref()),
     };
     let Some(limit) = limit.filter(|limit| now < *limit) else {
-        return write(change(request, request.status.clone(), Phase::Expired, "Expired", expired(phase), now));
+        return write(change(request, request.status.clone(), Phase::Expired, Why::Expired, expired(phase), now));
     };
     let approvable = match standing(request, question, facts) {
         Ok(approvable) => approvable,
         Err(denial) if denial.reason == Reason::AgentPending => return Step::Wait(now.saturating_add(LOOK_AGAIN).min(limit)),
         Err(denial) => {
-            return write(change(request, request.status.clone(), Phase::Revoked, "NoLongerAllowed", denial.message, now));
+            return write(change(request, request.status.clone(), Phase::Revoked, Why::NoLongerAllowed, denial.message, now));
         }
     };
     match (phase, &request.status.decision) {
         (Phase::Pending, Some(decision)) => write(decided(request, question, decision, approvable.rule, facts, now)),
         (Phase::Approved, _) if counted(&request.status) < approvable.rule.approvals => {
             let message = "the rule of the capability was tightened after the approval";
-            write(change(request, request.status.clone(), Phase::Revoked, "NoLongerAllowed", message, now))
+            write(change(request, request.status.clone(), Phase::Revoked, Why::NoLongerAllowed, message, now))
         }
         _ => Step::Wait(limit),
     }
@@ -167,39 +169,39 @@ fn open(request: &Request, facts: &Facts<'_>, now: i64) -> Step {
     let refuse =
         |status, reason, message: String| Step::Write(Box::new(change(request, status, Phase::Denied, reason, message, now)));
     if let Err(why) = &facts.admitted {
-        return refuse(status, "NotAdmitted", format!("nobody can tell who made this request: {why}; file it again"));
+        return refuse(status, Why::NotAdmitted, format!("nobody can tell who made this request: {why}; file it again"));
     }
     if !facts.by_operator && !facts.by_agent {
         let message = format!(
             "a request must be made by a ServiceAccount of Agent {}, or by the agent through the token service",
             request.spec.agent.name
         );
-        return refuse(status, "RequesterNotAgent", message);
+        return refuse(status, Why::RequesterNotAgent, message);
     }
     if request.spec.on_behalf_of.is_some() && !facts.by_operator {
-        return refuse(status, "RequesterNotAgent", "only the operator may set onBehalfOf".to_owned());
+        return refuse(status, Why::RequesterNotAgent, "only the operator may set onBehalfOf".to_owned());
     }
     let question = match &request.question {
         Ok(question) => question,
-        Err(invalid) => return refuse(status, "InvalidRequest", invalid.to_string()),
+        Err(invalid) => return refuse(status, Why::InvalidRequest, invalid.to_string()),
     };
     let approvable = match standing(request, question, facts) {
         Ok(approvable) => approvable,
         Err(denial) if denial.reason == Reason::AgentPending => return Step::Wait(now.saturating_add(LOOK_AGAIN)),
-        Err(denial) => return refuse(status, "NotAllowed", denial.message),
+        Err(denial) => return refuse(status, Why::NotAllowed, denial.message),
     };
     if facts.over_quota {
         let message = "the agent has as many open requests as it may: wait until some are decided".to_owned();
-        return refuse(status, "TooManyRequests", message);
+        return refuse(status, Why::TooManyRequests, message);
     }
     status.digest = Some(question.digest.clone());
     status.agent_uid = facts.agent.map(|agent| agent.uid.clone());
     if now >= question.decide_by {
-        return Step::Write(Box::new(change(request, status, Phase::Expired, "Expired", expired(Phase::Pending), now)));
+        return Step::Write(Box::new(change(request, status, Phase::Expired, Why::Expired, expired(Phase::Pending), now)));
     }
     let needed = approvable.rule.approvals;
     let message = format!("{} asks for {}", question.agent, question.operation.headline());
-    Step::Write(Box::new(pending(request, status, question, needed, facts, "Requested", message, now)))
+    Step::Write(Box::new(pending(request, status, question, needed, facts, Why::Requested, message, now)))
 }
 
 /// A status that waits for a decision.
@@ -210,7 +212,7 @@ fn pending(
     question: &Question,
     needed: usize,
     facts: &Facts<'_>,
-    reason: &'static str,
+    reason: Why,
     message: String,
     now: i64,
 ) -> Change {
@@ -230,7 +232,7 @@ fn denied(request: &Request, decision: &Decision, facts: &Facts<'_>, now: i64) -
         status.approvals.push(recorded(decision, by, None, now));
     }
     status.evidence = facts.evidence.attest(&request.uid, &status);
-    change(request, status, Phase::Denied, "Denied", message, now)
+    change(request, status, Phase::Denied, Why::Denied, message, now)
 }
 
 /// A person said yes.
@@ -238,27 +240,27 @@ fn decided(request: &Request, question: &Question, decision: &Decision, rule: &R
     let mut status = JitRequestStatus { decision: None, ..request.status.clone() };
     if status.approvals.len() >= DECISIONS_MAX {
         let message = "there were too many decisions that do not count";
-        return change(request, request.status.clone(), Phase::Denied, "TooManyDecisions", message, now);
+        return change(request, request.status.clone(), Phase::Denied, Why::TooManyDecisions, message, now);
     }
     let by = decision.by.clone().unwrap_or_default();
     let void = objection(request, decision, &by, rule, facts);
     status.approvals.push(recorded(decision, by.clone(), void.clone(), now));
     if let Some(why) = void {
         let message = format!("the approval by {} does not count: {why}", by.username);
-        let change = pending(request, status, question, rule.approvals, facts, "DecisionVoid", message, now);
+        let change = pending(request, status, question, rule.approvals, facts, Why::DecisionVoid, message, now);
         return Change { warning: true, ..change };
     }
     let (given, needed) = (counted(&status), rule.approvals);
     if given < needed {
         let message = format!("approved by {}; {} more must approve", by.username, needed - given);
-        return pending(request, status, question, needed, facts, "ApprovedByOne", message, now);
+        return pending(request, status, question, needed, facts, Why::ApprovedByOne, message, now);
     }
     let redeem_by = time(now.saturating_add(REDEEM_SECONDS));
     status.approval_progress = Some(format!("{given}/{needed}"));
     status.expires_at = Some(redeem_by.clone());
     status.redeem_by = Some(redeem_by);
     status.evidence = facts.evidence.attest(&request.uid, &status);
-    change(request, status, Phase::Approved, "Approved", format!("approved by {}", by.username), now)
+    change(request, status, Phase::Approved, Why::Approved, format!("approved by {}", by.username), now)
 }
 
 fn recorded(decision: &Decision, by: User, void: Option<String>, now: i64) -> Approval {

@@ -2,7 +2,7 @@
 
 use crate::crd::Phase;
 use crate::jit::{Request, RequestId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Namespace and name of an agent.
@@ -16,7 +16,12 @@ pub struct RequestIndex {
     of_agent: HashMap<AgentKey, HashSet<String>>,
     /// The UIDs in a fresh list while it is being read.
     listed: Option<HashSet<String>>,
+    /// The UIDs of the last that were deleted: an answer that was on its way meanwhile must not bring one back.
+    deleted: VecDeque<String>,
 }
+
+/// How many deleted requests are remembered.
+const DELETED_MAX: usize = 1024;
 
 impl RequestIndex {
     /// The request of that UID.
@@ -54,9 +59,8 @@ impl RequestIndex {
         if let Some(listed) = &mut self.listed {
             listed.insert(request.uid.clone());
         }
-        if let Some(known) = self.by_uid.get(&request.uid)
-            && is_older(&request.version, &known.version)
-        {
+        let known = self.by_uid.get(&request.uid);
+        if known.is_some_and(|known| is_older(&request.version, &known.version)) || self.deleted.contains(&request.uid) {
             return false;
         }
         if let Some(before) = self.uid_of.insert(request.id.clone(), request.uid.clone())
@@ -68,6 +72,15 @@ impl RequestIndex {
         self.of_agent.entry(key(&request)).or_default().insert(request.uid.clone());
         self.by_uid.insert(request.uid.clone(), Arc::new(request));
         true
+    }
+
+    /// Removes a request that was deleted, for good.
+    pub fn delete(&mut self, uid: &str) -> Option<Arc<Request>> {
+        if self.deleted.len() >= DELETED_MAX {
+            self.deleted.pop_front();
+        }
+        self.deleted.push_back(uid.to_owned());
+        self.forget(uid)
     }
 
     /// Removes a request.
@@ -139,6 +152,9 @@ mod tests {
         assert!(index.get("u1").is_none());
         assert_eq!(index.named(&RequestId { namespace: "ns".to_owned(), name: "a".to_owned() }).expect("there").uid, "u2");
         assert!(index.forget("u1").is_none());
+        index.delete("u2");
+        assert!(!index.insert(request("u2", "a", "13", Some("Issued"))), "what was deleted does not come back");
+        index.insert(request("u3", "a", "14", None));
         assert_eq!(index.open_of_agent("ns", "bot", |_| false), 1);
     }
 

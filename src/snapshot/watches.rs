@@ -133,7 +133,7 @@ pub async fn requests(client: kube::Client, snapshot: Arc<Snapshot>, events: Unb
         }
         Event::Delete(guarded) => {
             let uid = guarded.uid().unwrap_or_default();
-            if let Some(gone) = snapshot.update_requests(|requests| requests.forget(&uid)) {
+            if let Some(gone) = snapshot.update_requests(|requests| requests.delete(&uid)) {
                 tell(RequestEvent::Deleted(gone));
             }
         }
