@@ -151,11 +151,66 @@ impl World {
     pub fn bind(&self, namespace: &str, name: &str, rules: &Value, subjects: &[Value]) {
         let (api, metadata) = ("rbac.authorization.k8s.io/v1", json!({"name": name, "namespace": namespace}));
         self.apply(&json!({"apiVersion": api, "kind": "Role", "metadata": metadata, "rules": rules})).expect("a Role");
-        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name});
-        self.apply(
-            &json!({"apiVersion": api, "kind": "RoleBinding", "metadata": metadata, "roleRef": role, "subjects": subjects}),
-        )
+        self.bind_role(namespace, name, "Role", name, subjects);
+    }
+
+    /// A RoleBinding to a Role or ClusterRole that exists.
+    pub fn bind_role(&self, namespace: &str, name: &str, kind: &str, role: &str, subjects: &[Value]) {
+        self.apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": name, "namespace": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
+            "subjects": subjects,
+        }))
         .expect("a RoleBinding");
+    }
+
+    /// A capability in the catalogue whose every use a person must approve, with members of its spec replaced. Returns its name,
+    /// which nobody else uses: the catalogue is the whole cluster's.
+    pub fn capability(&self, spec: &Value) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("payment-{}.create", COUNT.fetch_add(1, Ordering::Relaxed));
+        let rule = json!({"title": "Pay an invoice", "risk": "High", "approval": {"required": true}});
+        let capability = json!({
+            "apiVersion": "countersign.dev/v1alpha1",
+            "kind": "Capability",
+            "metadata": {"name": name},
+            "spec": with_members(rule, spec),
+        });
+        self.apply(&capability).expect("the Capability is accepted");
+        let object = format!("capability/{name}");
+        self.kubectl().wait_for("default", &object, "condition=Ready", PATIENCE).expect("the Capability is Ready");
+        name
+    }
+
+    /// An agent that may pay the invoices `invoice:2026/*`, each with a person's approval. Returns it and the capability.
+    pub fn payments_tenant(&self, purpose: &str) -> (Tenant<'_>, String) {
+        let name = self.capability(&json!({}));
+        let entry = json!({"name": name, "approval": "Required", "resources": ["invoice:2026/*"]});
+        (self.tenant_with(purpose, &json!({"capabilities": [entry]})), name)
+    }
+
+    /// Lets a user decide about `capability` in `namespace`.
+    pub fn approver(&self, user: &str, namespace: &str, capability: &str) {
+        let subject = [json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user})];
+        self.bind_role(namespace, &format!("approver-{user}"), "ClusterRole", "countersign-approver", &subject);
+        let rules = json!([{
+            "apiGroups": ["countersign.dev"],
+            "resources": ["capabilities"],
+            "resourceNames": [capability],
+            "verbs": ["approve"],
+        }]);
+        self.bind(namespace, &format!("{capability}-{user}"), &rules, &subject);
+    }
+
+    /// Decides about a JitRequest, `Approved` or `Denied`, as a user would with kubectl. The cluster writes who it was.
+    pub fn decide(&self, user: &str, namespace: &str, request: &str, verdict: &str) -> Result<String, String> {
+        let patch = json!({"status": {"decision": {"verdict": verdict, "comment": "looked at it"}}}).to_string();
+        let arguments =
+            ["patch", "jitrequest", request, "--namespace", namespace, "--subresource=status", "--type=merge", "-p", &patch];
+        let kubectl = self.cluster.kubectl_as(user).expect("a user");
+        kubectl.run(&arguments).map_err(|failure| failure.stderr)
     }
 
     /// The record of the request that got `reply`; there is exactly one.
@@ -192,21 +247,26 @@ pub fn client(operator: &Operator) -> Client {
 
 /// An Agent as a user would write it, with members of its spec replaced by those of `spec`.
 pub fn agent(namespace: &str, name: &str, spec: &Value) -> Value {
-    let mut agent = json!({
+    let usual = json!({
+        "owner": "team@example.com",
+        "identity": {"serviceAccounts": [{"name": name}]},
+        "capabilities": [{"name": "document.read", "resources": ["document:reports/*"]}, {"name": "web.search"}],
+        "tokens": {"expirationSeconds": 300, "audiences": [{"name": DOCS}]},
+    });
+    json!({
         "apiVersion": "countersign.dev/v1alpha1",
         "kind": "Agent",
         "metadata": {"namespace": namespace, "name": name},
-        "spec": {
-            "owner": "team@example.com",
-            "identity": {"serviceAccounts": [{"name": name}]},
-            "capabilities": [{"name": "document.read", "resources": ["document:reports/*"]}, {"name": "web.search"}],
-            "tokens": {"expirationSeconds": 300, "audiences": [{"name": DOCS}]},
-        },
-    });
-    for (member, value) in spec.as_object().expect("members") {
-        agent["spec"][member] = value.clone();
+        "spec": with_members(usual, spec),
+    })
+}
+
+/// `object` with these members in place of its own.
+fn with_members(mut object: Value, members: &Value) -> Value {
+    for (name, value) in members.as_object().expect("members") {
+        object[name] = value.clone();
     }
-    agent
+    object
 }
 
 /// An agent in a namespace of its own.
@@ -240,6 +300,12 @@ impl Tenant<'_> {
     pub fn patch(&self, patch: &Value) {
         let arguments = ["patch", "agent", "bot", "--namespace", &self.namespace, "--type=merge", "-p", &patch.to_string()];
         self.world.kubectl().run(&arguments).expect("the patch is accepted");
+    }
+
+    /// The requests for approval in this namespace.
+    pub fn requests(&self) -> Vec<Value> {
+        let list = self.world.kubectl().get_json(&["get", "jitrequests", "--namespace", &self.namespace]).expect("a list");
+        list["items"].as_array().expect("items").clone()
     }
 
     /// The Agent as it is stored.
