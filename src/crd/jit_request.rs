@@ -86,9 +86,9 @@ pub struct JitRequestSpec {
     #[schemars(length(max = 35), regex(pattern = TIME_PATTERN), extend("format" = "date-time"))]
     pub decide_by: Option<String>,
 
-    /// How long the object stays after the request has ended, in seconds, 60 to 604800, by default 3600. The audit log stays.
+    /// How long the object stays after the request has ended, in seconds, 10 to 604800, by default 3600. The audit log stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 60, max = 604_800))]
+    #[schemars(range(min = 10, max = 604_800))]
     pub ttl_seconds_after_finished: Option<u32>,
 
     /// Who made this object. Written at admission.

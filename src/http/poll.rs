@@ -14,7 +14,6 @@ use super::{App, REQUEST_WITHIN, finish, now_if_fresh};
 use crate::agent::RegisteredAgent;
 use crate::audit::Record;
 use crate::controller::jit_request::describe;
-use crate::crd::CONDITION_APPROVED;
 use crate::decision::{Decision, Redemption, permit_operation};
 use crate::identity::Caller;
 use crate::jit::{Claim, NewToken, Refused, Request, claim, redeem};
@@ -230,11 +229,10 @@ fn spent(description: &str) -> Refusal {
 
 /// Why there is no token, as CIBA says it.
 fn refusal(refused: Refused, request: &Request) -> Refusal {
-    let why = request.status.conditions.iter().find(|c| c.type_ == CONDITION_APPROVED && c.status == "False");
     match refused {
         Refused::Pending => Refusal::new("authorization_pending", "authorization_pending", "nobody has decided yet: poll again"),
         Refused::Denied => {
-            let why = why.map_or_else(|| "the request was denied or withdrawn".to_owned(), |c| c.message.clone());
+            let why = request.why_not().unwrap_or_else(|| "the request was withdrawn, or ended after it was approved".to_owned());
             Refusal::new("access_denied", "request_denied", why)
         }
         Refused::Expired => {

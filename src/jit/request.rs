@@ -1,6 +1,6 @@
 //! A stored JitRequest, parsed.
 
-use crate::crd::{self, JitRequest, JitRequestSpec, JitRequestStatus, Phase, User};
+use crate::crd::{self, CONDITION_APPROVED, JitRequest, JitRequestSpec, JitRequestStatus, Phase, User};
 use crate::grammar::{AgentId, is_dns_label, is_dns_subdomain};
 use crate::json;
 use crate::operation::{InvalidOperation, Operation};
@@ -116,6 +116,17 @@ impl Request {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         matches!(self.status.phase, Some(Phase::Denied | Phase::Expired | Phase::Cancelled | Phase::Completed | Phase::Revoked))
+    }
+
+    /// Why there will be no token, in a sentence, if that has been said.
+    #[must_use]
+    pub fn why_not(&self) -> Option<String> {
+        let unprocessed = super::step::denial(self).and_then(|decision| decision.by.as_ref()).map(super::step::denied_by);
+        let said = || {
+            let conditions = &self.status.conditions;
+            conditions.iter().find(|c| c.type_ == CONDITION_APPROVED && c.status == "False").map(|c| c.message.clone())
+        };
+        unprocessed.or_else(said)
     }
 
     /// When the object may be removed, in seconds since the epoch; `None` while it has not ended.

@@ -222,10 +222,15 @@ fn pending(
     change(request, status, Phase::Pending, reason, message, now)
 }
 
+/// What is said of a denial.
+pub(super) fn denied_by(by: &User) -> String {
+    format!("the request was denied by {}", by.username)
+}
+
 /// A person said no.
 fn denied(request: &Request, decision: &Decision, facts: &Facts<'_>, now: i64) -> Change {
     let by = decision.by.clone().unwrap_or_default();
-    let message = format!("denied by {}", by.username);
+    let message = denied_by(&by);
     let mut status = request.status.clone();
     if status.approvals.len() < DECISIONS_MAX {
         status.decision = None;
@@ -260,7 +265,7 @@ fn decided(request: &Request, question: &Question, decision: &Decision, rule: &R
     status.expires_at = Some(redeem_by.clone());
     status.redeem_by = Some(redeem_by);
     status.evidence = facts.evidence.attest(&request.uid, &status);
-    change(request, status, Phase::Approved, Why::Approved, format!("approved by {}", by.username), now)
+    change(request, status, Phase::Approved, Why::Approved, format!("the request was approved by {}", by.username), now)
 }
 
 fn recorded(decision: &Decision, by: User, void: Option<String>, now: i64) -> Approval {

@@ -17,6 +17,7 @@ mod support;
 mod world;
 
 mod admission;
+mod approvals;
 mod bad_requests;
 mod certificates;
 mod chart;
@@ -27,8 +28,10 @@ mod forged_tokens;
 mod grants;
 mod introspection;
 mod issuer_keys;
+mod payments;
 mod processes;
 mod records;
+mod replicas;
 mod review_mode;
 mod revocation;
 mod schema;

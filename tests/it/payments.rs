@@ -1,0 +1,141 @@
+//! What the tests of approvals share: an agent asks, a person decides, the agent polls.
+
+use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, Tenant, World, wait_until};
+use serde_json::{Value, json};
+
+pub const CIBA: &str = "urn:openid:params:grant-type:ciba";
+
+/// One request, as its agent sees it.
+pub struct Asked<'a> {
+    pub tenant: &'a Tenant<'a>,
+    /// `auth_req_id`, which is the object's uid.
+    pub id: String,
+    /// The name of the object.
+    pub name: String,
+}
+
+/// The details with which an agent asks for one operation.
+pub fn details(capability: &str, resource: &str, parameters: &Value) -> Value {
+    json!([{"type": "countersign_operation", "capability": capability, "resource": resource, "parameters": parameters}])
+}
+
+/// Asks the operator at `url` with these parameters beside the credential, and these headers.
+pub fn ask_at(url: &str, tenant: &Tenant<'_>, form: &[(&str, &str)], headers: &[(&str, &str)]) -> Reply {
+    send(url, "/oauth2/bc-authorize", tenant, &[&[("login_hint", tenant.subject().as_str())], form].concat(), headers)
+}
+
+/// POSTs a form with the agent's credential as client assertion.
+pub fn send(url: &str, path: &str, tenant: &Tenant<'_>, form: &[(&str, &str)], headers: &[(&str, &str)]) -> Reply {
+    let form = [&[("client_assertion_type", CLIENT_ASSERTION), ("client_assertion", tenant.token.as_str())], form].concat();
+    let mut request = tenant.world.http.post(format!("{url}{path}")).form(&form);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.send().expect("an answer").into()
+}
+
+/// Asks for a payment with these details.
+pub fn ask(tenant: &Tenant<'_>, details: &Value) -> Reply {
+    ask_at(&tenant.world.operator.url(), tenant, &[("authorization_details", &details.to_string())], &[])
+}
+
+/// Asks for a payment of 5 on `invoice:2026/7`, and waits until it waits for a decision.
+pub fn asked<'a>(tenant: &'a Tenant<'a>, capability: &str) -> Asked<'a> {
+    asked_for(tenant, &details(capability, "invoice:2026/7", &json!({"amount": 5})))
+}
+
+/// Asks for this, and waits until it waits for a decision.
+pub fn asked_for<'a>(tenant: &'a Tenant<'a>, details: &Value) -> Asked<'a> {
+    let asked = Asked::of(tenant, ask(tenant, details).expect(200).text("auth_req_id"));
+    asked.reaches("Pending");
+    asked
+}
+
+impl<'a> Asked<'a> {
+    /// The request of that `auth_req_id`.
+    pub fn of(tenant: &'a Tenant<'a>, id: String) -> Self {
+        let found = tenant.requests().into_iter().find(|request| request["metadata"]["uid"] == id.as_str());
+        let name = found.expect("the request exists")["metadata"]["name"].as_str().expect("a name").to_owned();
+        Self { tenant, id, name }
+    }
+
+    fn world(&self) -> &'a World {
+        self.tenant.world
+    }
+
+    /// The object.
+    pub fn object(&self) -> Value {
+        let arguments = ["get", "jitrequest", &self.name, "--namespace", &self.tenant.namespace];
+        self.world().kubectl().get_json(&arguments).expect("the request")
+    }
+
+    pub fn status(&self) -> Value {
+        self.object()["status"].clone()
+    }
+
+    /// Waits until it is in this phase.
+    #[track_caller]
+    pub fn reaches(&self, phase: &str) {
+        wait_until(&format!("{} is {phase}", self.name), PATIENCE, || self.status()["phase"] == phase);
+    }
+
+    /// A person decides, with kubectl.
+    pub fn decide(&self, user: &str, verdict: &str) -> Result<String, String> {
+        self.world().decide(user, &self.tenant.namespace, &self.name, verdict)
+    }
+
+    /// A person approves, and the operator has recorded it.
+    pub fn approve(&self, user: &str) {
+        self.decide(user, "Approved").expect("approved");
+        self.reaches("Approved");
+    }
+
+    /// The agent polls, and does not wait.
+    pub fn poll(&self) -> Reply {
+        self.poll_at(&self.world().operator.url(), "0")
+    }
+
+    /// The agent polls an operator, and waits for so many seconds.
+    pub fn poll_at(&self, url: &str, seconds: &str) -> Reply {
+        let form = [("grant_type", CIBA), ("auth_req_id", self.id.as_str())];
+        send(url, "/oauth2/token", self.tenant, &form, &[("prefer", &format!("wait={seconds}"))])
+    }
+
+    /// The one token, of a request that was approved.
+    #[track_caller]
+    pub fn token(&self) -> String {
+        self.poll().expect(200).text("access_token")
+    }
+
+    /// The agent reports that it is done.
+    pub fn complete(&self, token: &str) -> Reply {
+        self.agent_posts("/jit/complete", token)
+    }
+
+    /// The agent revokes a token, or withdraws the request.
+    pub fn revoke(&self, token: &str) -> Reply {
+        self.agent_posts("/oauth2/revoke", token)
+    }
+
+    fn agent_posts(&self, path: &str, token: &str) -> Reply {
+        send(&self.world().operator.url(), path, self.tenant, &[("token", token)], &[])
+    }
+
+    /// The resource server whose token is `bearer` reports that it is done.
+    pub fn complete_as(&self, bearer: &str, token: &str) -> Reply {
+        let world = self.world();
+        let request = world.http.post(format!("{}/jit/complete", world.operator.url())).bearer_auth(bearer);
+        request.form(&[("token", token)]).send().expect("an answer").into()
+    }
+
+    /// The records about it, in order.
+    pub fn records(&self) -> Vec<Value> {
+        let lines = self.world().operator.audit_lines().expect("the audit log");
+        lines.into_iter().filter(|record| record["jit_request_uid"] == self.id.as_str()).collect()
+    }
+}
+
+/// A resource server for the audience of the agents in the tests.
+pub fn docs_server(world: &World) -> String {
+    world.resource_server(DOCS)
+}
