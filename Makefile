@@ -35,7 +35,7 @@ down: ## Stop what `up` started
 	@tests/dev/control.sh down $(DEV)
 
 .PHONY: demo
-demo: tools build ## Run the quickstart from beginning to end
+demo: tools build ## Run the examples from beginning to end
 	@tests/dev/demo.sh $(DEV)/demo $(BINARIES)
 
 .PHONY: test

@@ -3,100 +3,13 @@
 # checked, and is suspended. Each step is verified; the script ends with 0 only
 # if every one of them went as it says.
 #
-#   KUBECONFIG         the cluster's administrator
-#   ALICE_KUBECONFIG   the user alice of rbac.yaml
-#   BOB_KUBECONFIG     the user bob of rbac.yaml
-#   COUNTERSIGN_URL    the token service, which is also its issuer
-#   COUNTERSIGN_CA     the authority of its certificate, a PEM file
-#   COUNTERSIGN_AUDIT  its audit records, a file (optional)
-#
-# `make demo` sets all of them. No token is printed or put on a command line.
+# ../lib.sh says which variables it needs; `make demo` sets all of them.
 set -euo pipefail
 cd "$(dirname "$0")"
+# shellcheck source=examples/lib.sh
+. ../lib.sh
 
-: "${KUBECONFIG:?}" "${ALICE_KUBECONFIG:?}" "${BOB_KUBECONFIG:?}" "${COUNTERSIGN_URL:?}" "${COUNTERSIGN_CA:?}"
-audit=${COUNTERSIGN_AUDIT:-}
-export KUBECTL_KUBERC=false
-
-umask 077
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-if [ -t 1 ]; then
-	bold=$'\e[1m' green=$'\e[32m' red=$'\e[31m' dim=$'\e[2m' plain=$'\e[0m'
-else
-	bold='' green='' red='' dim='' plain=''
-fi
-step_number=0
-
-# The transcript.
-step() { printf '\n%s%d. %s%s\n' "$bold" "$((++step_number))" "$*" "$plain"; }
-say() { printf '   %s\n' "$*"; }
-show() { sed "s/^/   $dim| /; s/\$/$plain/"; }
-fail() {
-	printf '   %s✗ %s%s\n' "$red" "$*" "$plain"
-	exit 1
-}
-
-# check WHAT COMMAND...: ends the script unless the command succeeds.
-check() {
-	local what=$1
-	shift
-	if "$@" >"$work/check" 2>&1; then
-		printf '   %s✓%s %s\n' "$green" "$plain" "$what"
-	else
-		show <"$work/check"
-		fail "expected: $what"
-	fi
-}
-
-admin() { kubectl --kubeconfig "$KUBECONFIG" "$@"; }
-alice() { kubectl --kubeconfig "$ALICE_KUBECONFIG" "$@"; }
-bob() { kubectl --kubeconfig "$BOB_KUBECONFIG" "$@"; }
-
-# part N FILE: the Nth part of the JWT in the file as JSON: 0 its header, 1 its claims.
-part() { jq -Rc "split(\".\")[$1] | gsub(\"-\"; \"+\") | gsub(\"_\"; \"/\") | @base64d | fromjson" "$2"; }
-
-# pod_token NAMESPACE SERVICE_ACCOUNT FILE: makes a Pod object for the account and writes the token that a
-# projected volume of it would hold.
-pod_token() {
-	local pod=$2-demo uid
-	uid=$(admin create -f - -o 'jsonpath={.metadata.uid}' <<-POD
-		apiVersion: v1
-		kind: Pod
-		metadata: {namespace: $1, name: $pod}
-		spec:
-		  serviceAccountName: $2
-		  automountServiceAccountToken: false
-		  containers: [{name: main, image: "registry.k8s.io/pause:3.10"}]
-	POD
-	)
-	admin create token "$2" --namespace="$1" --audience="$COUNTERSIGN_URL" --duration=10m \
-		--bound-object-kind=Pod --bound-object-name="$pod" --bound-object-uid="$uid" | tr -d '\n' >"$3"
-}
-
-# post PATH ARGUMENT...: a form to the token service; leaves $status and answer.json.
-post() {
-	local path=$1
-	shift
-	status=$(curl --silent --show-error --max-time 10 --noproxy '127.0.0.1,localhost' --cacert "$COUNTERSIGN_CA" \
-		--output "$work/answer.json" --write-out '%{http_code}' "$@" "$COUNTERSIGN_URL$path")
-}
-answer() { jq -r "$1" "$work/answer.json"; }
-answers() {
-	if [ "$status" = "$1" ] && jq -e "$2" "$work/answer.json" >/dev/null; then return; fi
-	echo "status $status"
-	cat "$work/answer.json"
-	return 1
-}
-no_token_in() { ! grep -qE 'eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}' "$1"; }
-
-# The three ways to present the Pod's token; whatever follows is added to the form.
-client_credentials() {
-	post /oauth2/token --data-urlencode grant_type=client_credentials \
-		--data-urlencode client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer \
-		--data-urlencode "client_assertion@$work/agent" "$@"
-}
+# The other two ways to present the Pod's token; whatever follows is added to the form.
 jwt_bearer() {
 	post /oauth2/token --data-urlencode grant_type=urn:ietf:params:oauth:grant-type:jwt-bearer \
 		--data-urlencode "assertion@$work/agent" "$@"
@@ -106,16 +19,13 @@ token_exchange() {
 		--data-urlencode subject_token_type=urn:ietf:params:oauth:token-type:jwt \
 		--data-urlencode "subject_token@$work/agent" "$@"
 }
-introspect() { post /oauth2/introspect --header "@$work/docs-server.header" --data-urlencode "token@$work/access"; }
 
 step 'Setup: two people, a resource server, and no agent yet'
 admin apply -f rbac.yaml >/dev/null
 # What an earlier run left.
 admin delete agent research-bot --namespace=research --ignore-not-found >/dev/null
-admin delete pod research-bot-demo --namespace=research --ignore-not-found >/dev/null
-admin delete pod docs-server-demo --namespace=docs --ignore-not-found >/dev/null
-recorded=0
-if [ -n "$audit" ]; then recorded=$(wc -l <"$audit"); fi
+no_pod research research-bot
+no_pod docs docs-server
 say 'alice and bob may both write Agents in namespace research; only alice may grant document.read and web.search.'
 
 step 'bob applies agent.yaml: he may write Agents, but not give them what he may not grant'
@@ -144,7 +54,7 @@ step 'The agent exchanges it for an access token, by each of three standard gran
 for grant in client_credentials jwt_bearer token_exchange; do
 	"$grant"
 	check "$grant is answered with a token" answers 200 '.access_token and .token_type == "Bearer"'
-	answer .access_token | tr -d '\n' >"$work/access"
+	keep_token
 	part 0 "$work/access" >"$work/header"
 	part 1 "$work/access" >"$work/claims"
 	check 'its type is at+jwt (RFC 9068)' jq -e '.typ == "at+jwt"' "$work/header"
@@ -158,14 +68,13 @@ jq . "$work/header" "$work/claims" | show
 
 step 'It asks for more than it was granted'
 client_credentials --data-urlencode scope=document.delete
-jq . "$work/answer.json" | show
+answer . | show
 check 'refused: 400 invalid_scope, with the reason' answers 400 '.error == "invalid_scope" and .error_description'
 
 step 'The resource server asks whether the token is good, with a Pod token of its own'
-pod_token docs docs-server "$work/docs-server"
-{ printf 'Authorization: Bearer ' && cat "$work/docs-server"; } >"$work/docs-server.header"
+resource_server docs docs-server
 introspect
-jq . "$work/answer.json" | show
+answer . | show
 check 'active' answers 200 '.active == true and .sub == "agent:research/research-bot"'
 
 step 'alice suspends the agent'
@@ -174,7 +83,7 @@ alice patch agent research-bot --namespace=research --type=merge --patch='{"spec
 for ((tries = 50; tries > 0; tries--)); do
 	client_credentials
 	refused=$status
-	jq -c '{error, error_description}' "$work/answer.json" >"$work/refusal"
+	jq -c '{error, error_description}' "$answer_file" >"$work/refusal"
 	introspect
 	if [ "$refused" != 200 ] && answers 200 '. == {"active": false}' >/dev/null; then break; fi
 	sleep 0.1
@@ -187,7 +96,7 @@ step 'Every one of these outcomes was recorded before its answer left'
 if [ -z "$audit" ]; then
 	say 'COUNTERSIGN_AUDIT is not set, so there is nothing to show.'
 else
-	tail -n "+$((recorded + 1))" "$audit" >"$work/audit"
+	records >"$work/audit"
 	jq -r '[.time, .event, .outcome, .reason] | map(. // "-") | join("  ")' "$work/audit" | show
 	check 'three tokens, one denied for its scope, at least one for the suspension' \
 		jq -es 'map(select(.event | test("token"))) | group_by(.outcome) | map({(.[0].outcome): length}) | add
@@ -195,4 +104,4 @@ else
 	check 'no token is in the records' no_token_in "$work/audit"
 fi
 
-printf '\n%sAll of it held.%s\n' "$green" "$plain"
+all_held

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the quickstart on a control plane and an operator of its own, which are
-# stopped however this ends.
+# Runs the examples one after the other on a control plane and an operator of
+# their own, which are stopped however this ends.
 #
 #   demo.sh DIRECTORY DEV COUNTERSIGN
 set -euo pipefail
@@ -16,4 +16,7 @@ trap 'exit 143' TERM
 "$here/control.sh" up "$@"
 # shellcheck source=/dev/null # written by `up`
 . "$directory/env"
-"$here/../../examples/quickstart/demo.sh"
+for example in quickstart payments; do
+	printf '\n== examples/%s\n' "$example"
+	"$here/../../examples/$example/demo.sh"
+done
