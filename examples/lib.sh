@@ -96,12 +96,13 @@ pod_token() {
 # What an earlier run left of it.
 no_pod() { admin delete pod "$2-demo" --namespace="$1" --ignore-not-found >/dev/null; }
 
-# post PATH ARGUMENT...: a form to the token service; leaves $status and $answer_file.
+# post PATH ARGUMENT...: a form to the token service; leaves $status and $answer_file. As a 503 asks, it tries again: right
+# after its start the token service does not know yet whether the admission policies are in force.
 answer_file=$work/answer.json
 post() {
 	local path=$1
 	shift
-	status=$(curl --silent --show-error --max-time 10 --noproxy '127.0.0.1,localhost' --cacert "$COUNTERSIGN_CA" \
+	status=$(curl --silent --show-error --max-time 10 --retry 5 --noproxy '127.0.0.1,localhost' --cacert "$COUNTERSIGN_CA" \
 		--output "$answer_file" --write-out '%{http_code}' "$@" "$COUNTERSIGN_URL$path")
 }
 answer() { jq -r "$1" "$answer_file"; }
