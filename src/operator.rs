@@ -104,7 +104,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         }
         ServiceAccountValidation::TokenReview => Validation::TokenReview(client.clone()),
     };
-    let policies = Policies::new(client.clone(), &args.namespace, args.config_map_name.clone(), Arc::clone(&metrics));
+    let policies = Policies::new(client.clone(), &args.namespace, args.config_map_name.clone(), Arc::clone(&metrics), clock);
     parts.spawn(named("the watch of the admission policies", Arc::clone(&policies).watch()));
     let (agents, agent_events) = mpsc::unbounded_channel();
     let (requests, request_events) = mpsc::unbounded_channel();

@@ -199,10 +199,14 @@ impl Controller {
         let catalogue = self.snapshot.catalogue();
         let (namespace, name) = (&request.id.namespace, &request.spec.agent.name);
         let requests = self.snapshot.requests();
-        // Those that came later do not count against this one: which are too many must not depend on the order of looks.
-        let senior = |r: &Request| r.status.phase.is_some() || (r.created, &r.uid) < (request.created, &request.uid);
-        let over_quota = request.status.phase.is_none()
-            && requests.open_of_agent(namespace, name, |r| r.uid == request.uid || !senior(r)) >= OPEN_MAX;
+        // Those that came later do not count against this one: which are too many must not depend on the order of looks. Nor do those
+        // that are not the agent's own.
+        let is_senior = |r: &Request| {
+            let requester = r.requester().map(|user| user.username.as_str());
+            let own = requester.is_some_and(|name| name == self.own.username || self.is_of_agent(r, name));
+            own && (r.created, &r.uid) < (request.created, &request.uid)
+        };
+        let over_quota = request.status.phase.is_none() && requests.open_of_agent(namespace, name, is_senior) >= OPEN_MAX;
         let later = |r: &&Arc<Request>| r.is_finished() && (r.created, &r.uid) > (request.created, &request.uid);
         let crowded = request.is_finished() && requests.of_agent(namespace, name).filter(later).count() >= FINISHED_MAX;
         drop(requests);

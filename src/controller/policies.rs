@@ -4,6 +4,7 @@ use crate::admission::enforcement::{Breach, Enforcement, Seal, Sighting, Verdict
 use crate::admission::validating;
 use crate::metrics::Metrics;
 use crate::snapshot::watches::follow;
+use crate::time::Clock;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, PartialObjectMeta};
@@ -26,8 +27,9 @@ pub struct Policies {
     config_map: String,
     started: Instant,
     state: Mutex<Looked>,
-    /// Whether they were in force at the last look.
+    /// Whether, by the last look, what is written now is written under them.
     in_force: AtomicBool,
+    clock: Clock,
     metrics: Arc<Metrics>,
     changed: Notify,
 }
@@ -48,13 +50,23 @@ impl std::fmt::Debug for Policies {
 impl Policies {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(client: kube::Client, namespace: &str, config_map: String, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(client: kube::Client, namespace: &str, config_map: String, metrics: Arc<Metrics>, clock: Clock) -> Arc<Self> {
         let config_maps = Api::namespaced(client.clone(), namespace);
         let (started, state, changed) = (Instant::now(), Mutex::default(), Notify::new());
-        Arc::new(Self { client, config_maps, config_map, started, state, in_force: AtomicBool::new(false), metrics, changed })
+        Arc::new(Self {
+            client,
+            config_maps,
+            config_map,
+            started,
+            state,
+            in_force: AtomicBool::new(false),
+            clock,
+            metrics,
+            changed,
+        })
     }
 
-    /// Whether they were in force at the last look, which is a few seconds ago at most, and less if a watch said that they changed.
+    /// Whether what is written now is written under them, by the last look, which is a few seconds ago at most, and less if a watch said that they changed.
     #[must_use]
     pub fn in_force(&self) -> bool {
         self.in_force.load(Ordering::Relaxed)
@@ -128,7 +140,8 @@ impl Policies {
                 return Err(error);
             }
         }
-        self.in_force.store(after.in_force(), Ordering::Relaxed);
+        let holds = after.judge(self.clock.now().as_second()) == Verdict::Proven;
+        self.in_force.store(holds, Ordering::Relaxed);
         self.tell(&before, &after);
         *state = Looked { found: Some(after.clone()), begun: Some(begun) };
         Ok(after)

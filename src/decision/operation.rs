@@ -2,7 +2,7 @@
 //! turned into a token, and at every introspection of that token.
 
 use super::{Decision, Denial, Permit, Reason, approval_rule, audience, holding, same_registration, standing};
-use crate::agent::{Granted, RegisteredAgent};
+use crate::agent::{EXPIRATION_MAX, Granted, RegisteredAgent};
 use crate::capability::{Catalogue, Rule};
 use crate::operation::Operation;
 
@@ -88,8 +88,12 @@ fn permit(agent: &RegisteredAgent, catalogue: &Catalogue, redemption: &Redemptio
     let operation = &redemption.grant.operation;
     same_registration(agent, &redemption.agent_uid, redemption.epoch)?;
     may_request(agent, catalogue, operation)?;
-    if redemption.expires_at <= now || redemption.expires_at <= redemption.issued_at {
-        return Err(Denial::new(Reason::CredentialSpent, "nothing is left of the token's life"));
+    let life = redemption.expires_at.saturating_sub(redemption.issued_at);
+    if redemption.expires_at <= now || life == 0 || life > EXPIRATION_MAX.into() {
+        return Err(Denial::new(
+            Reason::CredentialSpent,
+            "nothing is left of the token's life, or it would live longer than any may",
+        ));
     }
     Ok(Permit {
         subject: agent.id.clone(),

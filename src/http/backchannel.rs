@@ -272,7 +272,7 @@ async fn create(app: &App, agent: &RegisteredAgent, ask: &Ask, max_expiration: u
         if let Some(known) = requests.named(&id) {
             return same(known, agent, ask);
         }
-        requests.open_of_agent(agent.id.namespace(), agent.id.name(), |_| false)
+        requests.open_of_agent(agent.id.namespace(), agent.id.name(), |r| r.requester() == Some(&app.own))
     };
     let Some(_filing) = app.polls.file(&agent.id, open, OPEN_MAX) else {
         let detail = format!("{} has {OPEN_MAX} open requests, as many as it may", agent.id);

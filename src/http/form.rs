@@ -50,7 +50,9 @@ impl Form {
             }
             let mut halves = pair.splitn(2, |b| *b == b'=');
             let (name, value) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
-            let (name, value) = (decode(name)?, decode(value)?);
+            let name = decode(name, &[])?;
+            // Its value is JSON, where white space means nothing.
+            let value = decode(value, if name == "authorization_details" { &['\n', '\r', '\t'] } else { &[] })?;
             if !REPEATABLE.contains(&name.as_str()) && parameters.iter().any(|(n, _)| *n == name) {
                 // RFC 6749 section 3.2.
                 return Err(Refusal::malformed(format!("parameter {} occurs more than once", shown(&name))));
@@ -108,8 +110,8 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Decodes a name or value. What is not UTF-8 is refused, not repaired.
-fn decode(text: &[u8]) -> Result<String, Refusal> {
+/// Decodes a name or value. What is not UTF-8 is refused, not repaired, and so are control characters other than `allowed`.
+fn decode(text: &[u8], allowed: &[char]) -> Result<String, Refusal> {
     let valid_escape = |rest: &[u8]| matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     let broken = text.iter().enumerate().any(|(i, b)| *b == b'%' && !valid_escape(text.get(i + 1..).unwrap_or_default()));
     if broken {
@@ -121,7 +123,7 @@ fn decode(text: &[u8]) -> Result<String, Refusal> {
         Cow::Borrowed(text)
     };
     let decoded = percent_decode(&spaced).decode_utf8().map_err(|_| Refusal::malformed("a parameter is not UTF-8"))?;
-    if decoded.chars().any(char::is_control) {
+    if decoded.chars().any(|c| c.is_control() && !allowed.contains(&c)) {
         return Err(Refusal::malformed("a parameter has a control character"));
     }
     Ok(decoded.into_owned())
@@ -148,6 +150,9 @@ mod tests {
         assert_eq!(form.all("audience").collect::<Vec<_>>(), ["x", "y"]);
         assert_eq!(form.get("absent").expect("absent"), None);
         assert!(form.get("empty").is_err());
+        let form = parse("authorization_details=%5B%0A%09%5D%0D%0A").expect("a form");
+        assert_eq!(form.get("authorization_details").expect("once"), Some("[\n\t]\r\n"));
+        assert!(parse("authorization_details=%5B%00%5D").is_err() && parse("binding_message=a%0Ab").is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::caller::{Presented, check_client_id, identify, no_authorization_heade
 use super::error::{CredentialRole, Refusal};
 use super::form::Form;
 use super::polls::{TooSoon, Turn};
-use super::swap::{Swapped, live, swap};
+use super::swap::{Swapped, swap};
 use super::token::{audience, capabilities, reply};
 use super::{App, REQUEST_WITHIN, finish, now_if_fresh};
 use crate::agent::RegisteredAgent;
@@ -135,7 +135,16 @@ async fn conclude(app: &App, poll: &Poll, record: &mut Record) -> Result<Respons
     // The record has it from the first time.
     let (agent, caller) = identify(app, credential, now, &mut record.clone()).await?;
     let request = app.snapshot.request(&poll.uid).filter(|request| is_of(request, &agent)).ok_or_else(unknown)?;
-    let (request, redemption) = redemption(app, request, &agent, &caller, now, record).await?;
+    let (request, redemption) = match claim(&request, &app.evidence, seconds(now)) {
+        Ok(Claim::Again(redemption)) => (request, redemption),
+        Err(refused) => return Err(refusal(refused, &request)),
+        Ok(Claim::Redeemable(_)) => {
+            let _alone = app.polls.alone(&request.uid).await;
+            // What it has come to while we waited.
+            let request = app.snapshot.request(&poll.uid).ok_or_else(unknown)?;
+            redemption(app, request, &agent, &caller, now, record).await?
+        }
+    };
     let status = &request.status;
     let (Some(jti), true) = (status.jti.clone(), status.key_id.as_deref() == Some(app.keys.kid())) else {
         return Err(spent("the key that signed the token is not in use any more"));
@@ -159,17 +168,11 @@ async fn redemption(
     now: u64,
     record: &mut Record,
 ) -> Result<(Arc<Request>, Redemption), Refusal> {
-    // Whether `request` is what the API server has, not what our watch has shown.
-    let mut is_live = false;
     for _ in 0..ATTEMPTS {
         let current = Arc::clone(&request);
         match claim(&current, &app.evidence, seconds(now)) {
             Err(refused) => return Err(refusal(refused, &current)),
-            Ok(Claim::Again(redemption)) if is_live => return Ok((current, redemption)),
-            Ok(Claim::Again(_)) => {
-                request = live(app, &current).await?.ok_or_else(unknown)?;
-                is_live = true;
-            }
+            Ok(Claim::Again(redemption)) => return Ok((current, redemption)),
             Ok(Claim::Redeemable(approval)) => {
                 if !app.policies.in_force() {
                     let detail = "the admission policies are not in force: nobody can tell who approved what";
@@ -186,7 +189,7 @@ async fn redemption(
                 }
                 let jti = new_id().map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
                 let token = NewToken { jti, key_id: app.keys.kid().to_owned(), credential_expires_at: caller.expires_at };
-                let redeemed = redeem(&approval, agent, &app.snapshot.catalogue(), token, seconds(now));
+                let redeemed = redeem(&approval, agent, &app.snapshot.catalogue(), &app.evidence, token, seconds(now));
                 let (change, redemption) =
                     redeemed.map_err(|denial| Refusal::new("access_denied", denial.reason.code(), denial.message))?;
                 match swap(app, &current, change).await? {
@@ -197,7 +200,6 @@ async fn redemption(
                     Swapped::Lost(theirs) => {
                         app.metrics.redeem_conflict();
                         request = theirs;
-                        is_live = true;
                     }
                     Swapped::Gone => return Err(unknown()),
                 }

@@ -4,11 +4,12 @@
 
 use crate::grammar::AgentId;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-/// How long a client must pause between the answer to one poll and the next poll (`interval`, CIBA Core section 7.3).
+/// How long a client must pause between one poll and the next (`interval`, CIBA Core section 7.3): from when it is sent, so that a poll
+/// that was held may be followed by another at once.
 pub const INTERVAL: Duration = Duration::from_secs(2);
 /// By how much that grows with each poll that comes too soon (`slow_down`, RFC 8628 section 3.5).
 const SLOW_DOWN: Duration = Duration::from_secs(5);
@@ -27,6 +28,8 @@ pub struct Polls {
     waiting: Arc<Semaphore>,
     /// How many requests an agent is filing at this moment.
     filing: Mutex<HashMap<AgentId, usize>>,
+    /// Which approvals this process is turning into tokens, by UID of the request.
+    redeeming: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Debug)]
@@ -40,7 +43,7 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooSoon;
 
-/// One poll at work. When it ends, the interval begins.
+/// One poll at work.
 #[derive(Debug)]
 pub struct Turn {
     polls: Arc<Polls>,
@@ -57,7 +60,12 @@ pub struct Filing {
 
 impl Default for Polls {
     fn default() -> Self {
-        Self { states: Mutex::default(), waiting: Arc::new(Semaphore::new(WAITING_MAX)), filing: Mutex::default() }
+        Self {
+            states: Mutex::default(),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            filing: Mutex::default(),
+            redeeming: Mutex::default(),
+        }
     }
 }
 
@@ -86,8 +94,27 @@ impl Polls {
             return Err(TooSoon);
         }
         state.waiting = true;
+        state.next = now + state.interval;
         let place = Arc::clone(&self.waiting).try_acquire_owned().ok();
         Ok(Turn { polls: Arc::clone(self), uid: uid.to_owned(), place })
+    }
+
+    /// Waits until nobody else in this process is turning the approval of this request into a token. It makes nothing safer: that of
+    /// many polls at once one asks the API server, and the others find what that one has made, spares the API server.
+    pub async fn alone(&self, uid: &str) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut redeeming = self.redeeming.lock().unwrap_or_else(PoisonError::into_inner);
+            if redeeming.len() >= FORGET_FROM {
+                redeeming.retain(|_, lock| lock.strong_count() > 0);
+            }
+            let known = redeeming.get(uid).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let lock = Arc::default();
+                redeeming.insert(uid.to_owned(), Arc::downgrade(&lock));
+                lock
+            })
+        };
+        lock.lock_owned().await
     }
 
     /// `agent` begins to file a request, while `open` of its requests are open and it may have `max`. `None` if that is too many.
@@ -114,7 +141,6 @@ impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(state) = self.polls.states().get_mut(&self.uid) {
             state.waiting = false;
-            state.next = state.next.max(Instant::now() + state.interval);
         }
     }
 }
@@ -146,6 +172,9 @@ mod tests {
         drop(turn);
         assert!(polls.begin("a", start + INTERVAL).is_err(), "the interval has grown by 5 s");
         assert!(polls.begin("a", start + Duration::from_secs(30)).is_ok());
+        let held = polls.begin("c", start).expect("the first");
+        drop(held);
+        assert!(polls.begin("c", start + INTERVAL).is_ok(), "one that was held may be followed at once");
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Evidence that the operator itself recorded a request's approvals.
+//! Evidence that the operator itself recorded a request's approvals, and fixed its token.
 //!
 //! Admission decides who may write a status, but somebody with the rights of `system:masters`, with access to etcd, or at a moment
 //! when the admission policies were missing, can write anything. Without the key, which is in the operator's Secret, what they
 //! write lacks this.
 
+use super::status::seconds;
 use crate::crd::{Approval, JitRequestStatus};
 use crate::json;
 use aws_lc_rs::hmac;
@@ -30,6 +31,11 @@ struct Attested<'a> {
     agent_uid: &'a str,
     approvals: &'a [Approval],
     redeem_by: Option<i64>,
+    jti: Option<&'a str>,
+    issued_at: Option<i64>,
+    token_expires_at: Option<i64>,
+    key_id: Option<&'a str>,
+    agent_epoch: Option<i64>,
 }
 
 impl EvidenceKey {
@@ -39,13 +45,13 @@ impl EvidenceKey {
         (secret.len() >= 32).then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
-    /// The evidence for the approvals in `status` of the request `uid`. `None` if it has not been accepted yet.
+    /// The evidence for the approvals, and the token if there is one, in `status` of the request `uid`. `None` if it has not been accepted yet.
     #[must_use]
     pub fn attest(&self, uid: &str, status: &JitRequestStatus) -> Option<String> {
         Some(URL_SAFE_NO_PAD.encode(hmac::sign(&self.0, attested(uid, status)?.as_bytes())))
     }
 
-    /// Whether `status` carries the evidence for its approvals.
+    /// Whether `status` carries the evidence for its approvals and its token.
     #[must_use]
     pub fn confirms(&self, uid: &str, status: &JitRequestStatus) -> bool {
         let evidence = status.evidence.as_deref().and_then(|e| URL_SAFE_NO_PAD.decode(e).ok());
@@ -62,7 +68,12 @@ fn attested(uid: &str, status: &JitRequestStatus) -> Option<String> {
         digest: status.digest.as_deref()?,
         agent_uid: status.agent_uid.as_deref()?,
         approvals: &status.approvals,
-        redeem_by: status.redeem_by.as_ref().map(|t| t.0.as_second()),
+        redeem_by: seconds(status.redeem_by.as_ref()),
+        jti: status.jti.as_deref(),
+        issued_at: seconds(status.issued_at.as_ref()),
+        token_expires_at: seconds(status.token_expires_at.as_ref()),
+        key_id: status.key_id.as_deref(),
+        agent_epoch: status.agent_epoch,
     };
     json::canonical(&attested).ok()
 }

@@ -141,7 +141,7 @@ impl Search {
         match claim(&seen, &self.fixture.evidence, now) {
             Ok(Claim::Redeemable(approval)) => {
                 let token = NewToken { jti: identifier.to_string(), key_id: "k".to_owned(), credential_expires_at: 9000 };
-                let change = redeem(&approval, &self.fixture.agent, &self.fixture.catalogue, token, now);
+                let change = redeem(&approval, &self.fixture.agent, &self.fixture.catalogue, &self.fixture.evidence, token, now);
                 let status = change.expect("the agent stands").0.status;
                 redeemed = Some(JitRequestStatus { decision, ..status });
             }

@@ -147,6 +147,7 @@ pub fn redeem(
     approval: &Redeemable<'_>,
     agent: &RegisteredAgent,
     catalogue: &Catalogue,
+    evidence: &EvidenceKey,
     token: NewToken,
     now: i64,
 ) -> Result<(Change, Redemption), Denial> {
@@ -162,7 +163,7 @@ pub fn redeem(
     let life = request.spec.expiration_seconds.min(approvable.max_expiration_seconds);
     let credential_expires_at = i64::try_from(token.credential_expires_at).unwrap_or(i64::MAX);
     let expires_at = now.saturating_add(life.into()).min(credential_expires_at);
-    let status = JitRequestStatus {
+    let mut status = JitRequestStatus {
         jti: Some(token.jti),
         issued_at: Some(time(now)),
         token_expires_at: Some(time(expires_at)),
@@ -171,6 +172,7 @@ pub fn redeem(
         agent_epoch: Some(agent.epoch),
         ..request.status.clone()
     };
+    status.evidence = evidence.attest(&request.uid, &status);
     let change = change(request, status, Phase::Issued, Why::Issued, "the token was issued", now);
     let redemption = issued(request, approval.question, &change.status);
     let spent = || Denial::new(Reason::CredentialSpent, "nothing is left of the credential's life");

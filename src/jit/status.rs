@@ -134,7 +134,7 @@ pub(super) fn change(
     // Once approved it was approved, whatever ended it later; only a person can take that back.
     if matches!(request.status.phase, Some(Phase::Approved | Phase::Issued))
         && phase != Phase::Denied
-        && let Some(before) = request.status.conditions.iter().find(|c| c.type_ == CONDITION_APPROVED)
+        && let Some(before) = request.status.conditions.iter().find(|c| c.type_ == CONDITION_APPROVED && c.status == "True")
     {
         approved = before.clone();
     }

@@ -94,7 +94,7 @@ impl Fixture {
         match claim(request, &self.evidence, now) {
             Ok(Claim::Redeemable(approval)) => {
                 let token = NewToken { jti: "j".to_owned(), key_id: "k".to_owned(), credential_expires_at: 5000 };
-                redeem(&approval, &self.agent, &self.catalogue, token, now).map_err(|denial| denial.message)
+                redeem(&approval, &self.agent, &self.catalogue, &self.evidence, token, now).map_err(|denial| denial.message)
             }
             other => Err(format!("{other:?}")),
         }
@@ -360,7 +360,9 @@ fn a_token_lives_as_long_as_the_strictest_says() {
         let request = Request { status: fixture.change(&request, 10).status, ..request };
         let Ok(Claim::Redeemable(approval)) = claim(&request, &fixture.evidence, 20) else { panic!("no claim") };
         let token = NewToken { jti: "j".to_owned(), key_id: "k".to_owned(), credential_expires_at: credential };
-        redeem(&approval, &fixture.agent, &fixture.catalogue, token, 20).map(|(_, r)| r.expires_at - r.issued_at).ok()
+        redeem(&approval, &fixture.agent, &fixture.catalogue, &fixture.evidence, token, 20)
+            .map(|(_, r)| r.expires_at - r.issued_at)
+            .ok()
     };
     let plain = Fixture::new();
     assert_eq!(life(&plain, 100, 5000), Some(100));
@@ -417,6 +419,30 @@ fn a19_a_status_that_the_operator_did_not_write_is_not_honoured() {
     forge(&|status| status.approvals[0].by.username = "mallory".to_owned());
     forge(&|status| status.approvals.clear());
     forge(&|status| status.agent_uid = Some("another".to_owned()));
+    // What is fixed when the token is issued is attested too.
+    let issue = |edit: &dyn Fn(&mut JitRequestStatus)| {
+        let approved = fixture.approved();
+        let mut issued = Request { status: fixture.redeem(&approved, 20).expect("redeemed").0.status, ..approved };
+        assert!(redelivery(&issued, &fixture.evidence, 21).is_some());
+        edit(&mut issued.status);
+        assert!(redelivery(&issued, &fixture.evidence, 21).is_none());
+        assert_eq!(fixture.change(&issued, 21).reason, Why::EvidenceMissing);
+    };
+    issue(&|status| status.jti = Some("forged".to_owned()));
+    issue(&|status| status.token_expires_at = Some(super::status::time(2_000_000_000)));
+    issue(&|status| status.issued_at = Some(super::status::time(21)));
+    issue(&|status| status.key_id = Some("another".to_owned()));
+    let mut skipped = fixture.approved();
+    skipped.status = JitRequestStatus {
+        phase: Some(Phase::Issued),
+        jti: Some("forged".to_owned()),
+        issued_at: Some(super::status::time(20)),
+        token_expires_at: Some(super::status::time(2_000_000_000)),
+        key_id: Some("k".to_owned()),
+        agent_epoch: Some(4),
+        ..skipped.status
+    };
+    assert_eq!(claim(&skipped, &fixture.evidence, 21).err(), Some(Refused::Spent), "approved truly, issued by hand");
     let other = EvidenceKey::new(&[8; 32]).expect("a key");
     assert_eq!(claim(&fixture.approved(), &other, 20).err(), Some(Refused::Spent), "evidence of another installation");
     let mut moved = fixture.approved();
@@ -532,7 +558,7 @@ proptest! {
                 Happening::Redeem => {
                     if let Ok(Claim::Redeemable(approval)) = claim(&request, &fixture.evidence, now) {
                         let token = NewToken { jti: format!("j{n}"), key_id: "k".to_owned(), credential_expires_at: 100_000 };
-                        if let Ok((change, _)) = redeem(&approval, &fixture.agent, &fixture.catalogue, token, now) {
+                        if let Ok((change, _)) = redeem(&approval, &fixture.agent, &fixture.catalogue, &fixture.evidence, token, now) {
                             prop_assert!(before.decision.as_ref().is_none_or(|d| d.verdict != Verdict::Denied));
                             let people: std::collections::HashSet<String> = before.approvals.iter()
                                 .filter(|a| a.void.is_none() && a.verdict == Verdict::Approved).map(|a| a.by.username.to_lowercase()).collect();

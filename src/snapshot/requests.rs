@@ -47,10 +47,14 @@ impl RequestIndex {
         uids.into_iter().flatten().filter_map(|uid| self.by_uid.get(uid))
     }
 
-    /// How many requests of the agent are open, that is neither ended nor turned into a token, not counting those that `except` names.
-    pub fn open_of_agent(&self, namespace: &str, name: &str, except: impl Fn(&Request) -> bool) -> usize {
-        let open = |r: &&Arc<Request>| matches!(r.status.phase, None | Some(Phase::Pending | Phase::Approved)) && !r.deleting;
-        self.of_agent(namespace, name).filter(open).filter(|r| !except(r)).count()
+    /// How many requests of the agent are open, that is neither ended nor turned into a token. Of those that nobody has looked at, which
+    /// anybody may have made, only those count for which `new_counts`.
+    pub fn open_of_agent(&self, namespace: &str, name: &str, new_counts: impl Fn(&Request) -> bool) -> usize {
+        let open = |r: &&Arc<Request>| match r.status.phase {
+            Some(phase) => matches!(phase, Phase::Pending | Phase::Approved),
+            None => new_counts(r),
+        };
+        self.of_agent(namespace, name).filter(|r| !r.deleting).filter(open).count()
     }
 
     /// Takes in a version of a request, unless a later one is there: what this process wrote itself may be ahead of its watch.
@@ -155,7 +159,7 @@ mod tests {
         index.delete("u2");
         assert!(!index.insert(request("u2", "a", "13", Some("Issued"))), "what was deleted does not come back");
         index.insert(request("u3", "a", "14", None));
-        assert_eq!(index.open_of_agent("ns", "bot", |_| false), 1);
+        assert_eq!(index.open_of_agent("ns", "bot", |_| true), 1);
     }
 
     #[test]
@@ -166,9 +170,9 @@ mod tests {
         {
             index.insert(request(uid, uid, "1", phase));
         }
-        assert_eq!(index.open_of_agent("ns", "bot", |_| false), 3);
-        assert_eq!(index.open_of_agent("ns", "bot", |r| r.uid == "a"), 2);
-        assert_eq!(index.open_of_agent("other", "bot", |_| false), 0);
+        assert_eq!(index.open_of_agent("ns", "bot", |r| r.uid == "a"), 3);
+        assert_eq!(index.open_of_agent("ns", "bot", |_| false), 2);
+        assert_eq!(index.open_of_agent("other", "bot", |_| true), 0);
         index.begin();
         index.insert(request("b", "b", "2", Some("Pending")));
         assert_eq!(index.complete().len(), 4);
