@@ -1,5 +1,6 @@
 //! The catalogue as the rest of the program sees it: for each capability the rule, or why it cannot be read.
 
+use crate::agent::Admission;
 use crate::crd;
 use crate::grammar::CapabilityName;
 use crate::operation::Parameters;
@@ -103,27 +104,41 @@ impl ParameterSchema {
     }
 }
 
+/// Why the rule of an entry cannot be followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unusable {
+    /// The operator has not looked yet whether the entry was written under the admission policies.
+    Pending,
+    /// It was not, or cannot be enforced; and why.
+    Invalid(String),
+}
+
+/// What the catalogue says about one capability.
+pub type Entry = Result<Rule, Unusable>;
+
 /// All entries by name.
 #[derive(Debug, Default, Clone)]
 pub struct Catalogue {
-    entries: HashMap<CapabilityName, Arc<Result<Rule, String>>>,
+    entries: HashMap<CapabilityName, Arc<Entry>>,
     /// The names in a fresh list while it is being read.
     listed: Option<HashSet<CapabilityName>>,
 }
 
 impl Catalogue {
-    /// What the catalogue says about a capability: `None` is no entry, an error one that cannot be enforced.
+    /// What the catalogue says about a capability: `None` is no entry.
     #[must_use]
-    pub fn get(&self, name: &CapabilityName) -> Option<&Result<Rule, String>> {
+    pub fn get(&self, name: &CapabilityName) -> Option<&Entry> {
         self.entries.get(name).map(AsRef::as_ref)
     }
 
-    /// Takes in an entry, readable or not.
-    pub fn insert(&mut self, name: CapabilityName, rule: Result<Rule, String>) {
+    /// Takes in an entry, usable or not. While one is pending, the rule that it replaces holds.
+    pub fn insert(&mut self, name: CapabilityName, entry: Entry) {
         if let Some(listed) = &mut self.listed {
             listed.insert(name.clone());
         }
-        self.entries.insert(name, Arc::new(rule));
+        if entry.as_ref().err() != Some(&Unusable::Pending) || !self.entries.contains_key(&name) {
+            self.entries.insert(name, Arc::new(entry));
+        }
     }
 
     /// Removes an entry.
@@ -144,11 +159,17 @@ impl Catalogue {
     }
 }
 
-/// The rule of a stored entry, with the reason as text if it cannot be enforced.
+/// What a stored entry says, as far as the operator has found out about its generation.
 #[must_use]
-pub fn rule_of(capability: &crd::Capability) -> Option<(CapabilityName, Result<Rule, String>)> {
+pub fn entry_of(capability: &crd::Capability) -> Option<(CapabilityName, Entry)> {
     let name = CapabilityName::parse(&capability.name_any()).ok()?;
-    Some((name, Rule::parse(&capability.spec).map_err(|e| e.to_string())))
+    let conditions = capability.status.as_ref().map_or(&[] as &[_], |status| &status.conditions);
+    let entry = match Admission::of(conditions, capability.metadata.generation.unwrap_or_default()) {
+        Admission::Pending => Err(Unusable::Pending),
+        Admission::Unproven => Err(Unusable::Invalid("it was written while the admission policies were not in force".to_owned())),
+        Admission::Proven => Rule::parse(&capability.spec).map_err(|e| Unusable::Invalid(e.to_string())),
+    };
+    Some((name, entry))
 }
 
 #[cfg(test)]
@@ -216,13 +237,26 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_holds_until_its_successor_has_been_looked_at() {
+        let name = CapabilityName::parse("a").expect("a name");
+        let mut catalogue = Catalogue::default();
+        catalogue.insert(name.clone(), Err(Unusable::Pending));
+        assert!(catalogue.get(&name).is_some_and(Result::is_err), "new, and nobody knows");
+        catalogue.insert(name.clone(), Ok(Rule::default()));
+        catalogue.insert(name.clone(), Err(Unusable::Pending));
+        assert!(catalogue.get(&name).is_some_and(Result::is_ok));
+        catalogue.insert(name.clone(), Err(Unusable::Invalid("no".to_owned())));
+        assert!(catalogue.get(&name).is_some_and(Result::is_err));
+    }
+
+    #[test]
     fn what_a_complete_list_does_not_name_is_gone() {
         let name = |n: &str| CapabilityName::parse(n).expect("a name");
         let mut catalogue = Catalogue::default();
         catalogue.insert(name("a"), Ok(Rule::default()));
-        catalogue.insert(name("b"), Err("no".to_owned()));
+        catalogue.insert(name("b"), Err(Unusable::Pending));
         catalogue.begin();
-        catalogue.insert(name("b"), Err("no".to_owned()));
+        catalogue.insert(name("b"), Err(Unusable::Pending));
         catalogue.complete();
         assert!(catalogue.get(&name("a")).is_none() && catalogue.get(&name("b")).is_some_and(Result::is_err));
     }

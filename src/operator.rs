@@ -122,7 +122,8 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         clock,
     };
     parts.spawn(named("the controller of Agents", controller.run(agent_events)));
-    let controller = capability::Controller { client: client.clone(), recorder: recorder.clone(), clock };
+    let controller =
+        capability::Controller { client: client.clone(), policies: Arc::clone(&policies), recorder: recorder.clone(), clock };
     parts.spawn(named("the controller of Capabilities", controller.run(capability_events)));
     let reporter = Reporter { controller: "countersign".to_owned(), instance: Some(holder.clone()) };
     let events = Events::new(client.clone(), reporter);

@@ -1,17 +1,22 @@
 //! Keeps the status of catalogue entries, and writes the record of each change of one and who made it.
 
+use super::due::Due;
+use super::policies::Policies;
+use crate::admission::enforcement::Verdict;
+use crate::agent::Admission;
 use crate::audit::{Outcome, Record, Recorder};
-use crate::capability::rule_of;
-use crate::crd::{CHANGED_BY, CONDITION_READY, Capability, CapabilityStatus};
+use crate::capability::Rule;
+use crate::crd::{CHANGED_BY, CONDITION_ADMITTED, CONDITION_READY, Capability, CapabilityStatus};
+use crate::grammar::CapabilityName;
 use crate::time::Clock;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
 use kube::api::Api;
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
-
-use super::due::Due;
 
 /// How soon a failed reconciliation is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -20,6 +25,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct Controller {
     /// The API server.
     pub client: kube::Client,
+    /// The admission policies.
+    pub policies: Arc<Policies>,
     /// Where records go.
     pub recorder: Recorder,
     /// The time.
@@ -36,6 +43,8 @@ impl Controller {
     /// Handles the names of entries that changed, for ever.
     pub async fn run(self, mut changed: UnboundedReceiver<String>) {
         let mut due: Due<String> = Due::default();
+        // Generations that were found unproven, until their status says so.
+        let mut tainted: HashSet<String> = HashSet::new();
         loop {
             tokio::select! {
                 name = changed.recv() => match name {
@@ -45,7 +54,7 @@ impl Controller {
                 () = due.wait() => {
                     let now = Instant::now();
                     while let Some(name) = due.take(now) {
-                        if let Err(error) = self.reconcile(&name).await {
+                        if let Err(error) = self.reconcile(&name, &mut tainted).await {
                             let conflict = matches!(&error, kube::Error::Api(status) if status.is_conflict());
                             if !conflict {
                                 tracing::warn!(capability = %name, error = %crate::error_chain(&error), "the status of a Capability could not be written");
@@ -58,52 +67,99 @@ impl Controller {
         }
     }
 
-    async fn reconcile(&self, name: &str) -> kube::Result<()> {
+    async fn reconcile(&self, name: &str, tainted: &mut HashSet<String>) -> kube::Result<()> {
         let api: Api<Capability> = Api::all(self.client.clone());
-        let Some(mut capability) = api.get_opt(name).await? else { return Ok(()) };
+        let Some(mut capability) = api.get_opt(name).await? else {
+            let mut record = Record::new("capability.deleted", crate::token::new_id().unwrap_or_default());
+            record.text("capability", name).conclude(Outcome::Allow, "deleted");
+            self.write(name, &record).await;
+            return Ok(());
+        };
+        let (uid, generation) = (capability.uid().unwrap_or_default(), capability.metadata.generation.unwrap_or_default());
         let current = capability.status.clone().unwrap_or_default();
-        let desired = self.desired(&capability, &current);
+        let verdict = match Admission::of(&current.conditions, generation) {
+            Admission::Proven => Verdict::Proven,
+            Admission::Unproven => Verdict::Unproven(message_of(&current)),
+            Admission::Pending => {
+                match self.policies.judge(capability.creation_timestamp().map_or(i64::MAX, |t| t.0.as_second())).await? {
+                    // A write in between must not wash it off.
+                    Verdict::Proven if tainted.contains(&format!("{uid}/{generation}")) => {
+                        Verdict::Unproven("it was written while the admission policies were not in force".to_owned())
+                    }
+                    verdict => verdict,
+                }
+            }
+        };
+        if matches!(verdict, Verdict::Unproven(_)) {
+            tainted.insert(format!("{uid}/{generation}"));
+        }
+        let desired = self.desired(&capability, &current, &verdict);
         if desired == current {
             return Ok(());
         }
         let record = (current.observed_generation != desired.observed_generation).then(|| changed(&capability, &desired));
         capability.status = Some(desired);
         api.replace_status(name, &super::writing(), &capability).await?;
+        tainted.remove(&format!("{uid}/{generation}"));
         // After the write: of several replicas the one whose write counts makes the record.
-        if let Some(record) = record
-            && self.recorder.write(&record).await.is_err()
-        {
-            tracing::error!(capability = %name, "a change of the catalogue could not be recorded");
+        if let Some(record) = record {
+            self.write(name, &record).await;
         }
         Ok(())
     }
 
-    fn desired(&self, capability: &Capability, current: &CapabilityStatus) -> CapabilityStatus {
-        let (status, reason, message) = match rule_of(capability) {
-            Some((_, Ok(_))) => ("True", "Ready", "the rule is in force".to_owned()),
-            Some((_, Err(problem))) => {
+    /// What happened in the cluster has happened: if it cannot be recorded, that is logged and counted, not undone.
+    async fn write(&self, name: &str, record: &Record) {
+        if self.recorder.write(record).await.is_err() {
+            tracing::error!(capability = %name, event = record.event(), "a change of the catalogue could not be recorded");
+        }
+    }
+
+    fn desired(&self, capability: &Capability, current: &CapabilityStatus, verdict: &Verdict) -> CapabilityStatus {
+        let admitted = match verdict {
+            Verdict::Proven => ("True", "Admitted", "written under the admission policies".to_owned()),
+            Verdict::Unproven(why) => (
+                "False",
+                "PoliciesNotInForce",
+                format!(
+                    "nobody can tell who made this rule: {why}. Once they are in force, change its spec, or delete and create it"
+                ),
+            ),
+        };
+        let ready = match (verdict, CapabilityName::parse(&capability.name_any()), Rule::parse(&capability.spec)) {
+            (Verdict::Unproven(_), ..) => {
+                ("False", "NotAdmitted", "see condition Admitted; the capability is denied to everybody".to_owned())
+            }
+            (_, Err(invalid), _) => ("False", "InvalidName", invalid.to_string()),
+            (_, _, Err(problem)) => {
                 ("False", "InvalidRule", format!("{problem}; until it is mended the capability is denied to everybody"))
             }
-            None => ("False", "InvalidName", "the name is not that of a capability".to_owned()),
+            (Verdict::Proven, Ok(_), Ok(_)) => ("True", "Ready", "the rule is in force".to_owned()),
         };
-        let before = current.conditions.iter().find(|c| c.type_ == CONDITION_READY && c.status == status);
-        CapabilityStatus {
-            conditions: vec![Condition {
-                type_: CONDITION_READY.to_owned(),
+        let conditions = [(CONDITION_READY, ready), (CONDITION_ADMITTED, admitted)].map(|(kind, (status, reason, message))| {
+            let before = current.conditions.iter().find(|c| c.type_ == kind && c.status == status);
+            Condition {
+                type_: kind.to_owned(),
                 status: status.to_owned(),
                 reason: reason.to_owned(),
                 message,
                 observed_generation: capability.metadata.generation,
                 last_transition_time: before.map_or_else(|| Time(self.clock.now()), |c| c.last_transition_time.clone()),
-            }],
-            observed_generation: capability.metadata.generation,
-        }
+            }
+        });
+        CapabilityStatus { conditions: conditions.into(), observed_generation: capability.metadata.generation }
     }
+}
+
+/// What condition Admitted says.
+fn message_of(status: &CapabilityStatus) -> String {
+    let condition = status.conditions.iter().find(|c| c.type_ == CONDITION_ADMITTED);
+    condition.map(|c| c.message.clone()).unwrap_or_default()
 }
 
 /// The record of an entry that was made or changed, and by whom.
 fn changed(capability: &Capability, status: &CapabilityStatus) -> Record {
-    let ready = status.conditions.iter().any(|c| c.status == "True");
+    let ready = status.conditions.iter().all(|c| c.status == "True");
     let approval = capability.spec.approval.as_ref();
     let mut record = Record::new("capability.changed", crate::token::new_id().unwrap_or_default());
     record
@@ -111,6 +167,6 @@ fn changed(capability: &Capability, status: &CapabilityStatus) -> Record {
         .number("generation", status.observed_generation.and_then(|g| u64::try_from(g).ok()).unwrap_or_default())
         .text("changed_by", capability.annotations().get(CHANGED_BY).map_or("unknown", String::as_str))
         .number("approvals", approval.filter(|a| a.required).map_or(0, |a| a.approvals.into()))
-        .conclude(if ready { Outcome::Allow } else { Outcome::Deny }, if ready { "in_force" } else { "invalid_rule" });
+        .conclude(if ready { Outcome::Allow } else { Outcome::Deny }, if ready { "in_force" } else { "not_in_force" });
     record
 }

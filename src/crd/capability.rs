@@ -117,7 +117,8 @@ const fn default_approvals() -> u8 {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CapabilityStatus {
-    /// Ready: the rule can be enforced. False: the capability is denied to everybody, and the message says what to mend.
+    /// Ready: the rule is in force. False: the capability is denied to everybody, and the message says what to mend. Admitted: this
+    /// generation was written while the admission policies were in force.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -9,7 +9,7 @@ mod operation;
 pub use operation::{Approvable, OperationGrant, Redemption, may_request, operation_stands, permit_operation};
 
 use crate::agent::{Admission, Granted, RegisteredAgent};
-use crate::capability::{Catalogue, Rule};
+use crate::capability::{Catalogue, Rule, Unusable};
 use crate::grammar::{AgentId, Audience, CapabilityName};
 
 /// What a caller asks for. `None` is "not said", never "everything there is".
@@ -83,6 +83,8 @@ pub enum Reason {
     RuleMissing,
     /// The catalogue has a rule that cannot be enforced.
     RuleUnreadable,
+    /// The catalogue has a rule that the operator has not looked at yet.
+    RulePending,
     /// The operation is on a resource to which the capability does not extend, or names none where it must.
     ResourceNotGranted,
     /// The parameters of the operation do not match the catalogue's schema.
@@ -113,12 +115,21 @@ impl Reason {
             Self::ApprovalNotNeeded => "approval_not_needed",
             Self::RuleMissing => "rule_missing",
             Self::RuleUnreadable => "rule_unreadable",
+            Self::RulePending => "rule_pending",
             Self::ResourceNotGranted => "resource_not_granted",
             Self::ParametersRefused => "parameters_refused",
             Self::AudienceNotAllowed => "audience_not_allowed",
             Self::AudienceAmbiguous => "audience_ambiguous",
             Self::CredentialSpent => "credential_spent",
         }
+    }
+}
+
+impl Reason {
+    /// Whether the answer will be another in a moment: something was written that has not been looked at yet.
+    #[must_use]
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::AgentPending | Self::RulePending)
     }
 }
 
@@ -174,7 +185,10 @@ fn permit(
 /// say the strictest counts, and a rule that is missing or cannot be read is a no.
 fn approval_rule<'a>(held: &Granted, catalogue: &'a Catalogue) -> Result<Option<&'a Rule>, Denial> {
     match (catalogue.get(&held.name), held.approval_required) {
-        (Some(Err(problem)), _) => Err(Denial::new(
+        (Some(Err(Unusable::Pending)), _) => {
+            Err(Denial::new(Reason::RulePending, format!("the catalogue's rule for {} has not been looked at yet", held.name)))
+        }
+        (Some(Err(Unusable::Invalid(problem))), _) => Err(Denial::new(
             Reason::RuleUnreadable,
             format!("the catalogue's rule for {} cannot be enforced: {problem}", held.name),
         )),

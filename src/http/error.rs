@@ -147,7 +147,7 @@ impl CredentialRole {
                 Refusal::new("invalid_authorization_details", code, denial.message)
             }
             Reason::AudienceNotAllowed | Reason::AudienceAmbiguous => Refusal::new("invalid_target", code, denial.message),
-            Reason::AgentPending => Refusal::unavailable(code, denial.message),
+            Reason::AgentPending | Reason::RulePending => Refusal::unavailable(code, denial.message),
             Reason::AgentUnknown
             | Reason::AgentDeleted
             | Reason::AgentSuspended

@@ -14,7 +14,7 @@ use super::{App, REQUEST_WITHIN, finish, now_if_fresh};
 use crate::agent::RegisteredAgent;
 use crate::audit::Record;
 use crate::controller::jit_request::describe;
-use crate::decision::{Decision, Redemption, permit_operation};
+use crate::decision::{Decision, Denial, Redemption, permit_operation};
 use crate::identity::Caller;
 use crate::jit::{Claim, NewToken, Refused, Request, claim, redeem};
 use crate::token::new_id;
@@ -152,11 +152,17 @@ async fn conclude(app: &App, poll: &Poll, record: &mut Record) -> Result<Respons
     let decision = permit_operation(&agent, &app.snapshot.catalogue(), &redemption, now);
     match decision {
         Decision::Allow(permit) => reply(app, &permit, jti, None, now, record),
-        Decision::Deny(denial) => {
-            let code = denial.reason.code();
-            Err(Refusal::new("access_denied", code, denial.message))
-        }
+        Decision::Deny(denial) => Err(denied(denial)),
     }
+}
+
+/// What was approved is not allowed any more, or nobody can tell yet.
+fn denied(denial: Denial) -> Refusal {
+    let code = denial.reason.code();
+    if denial.reason.is_passing() {
+        return Refusal::unavailable(code, denial.message);
+    }
+    Refusal::new("access_denied", code, denial.message)
 }
 
 /// The one token of the request: turned from its approval now, or a moment ago by somebody who may have been us.
@@ -190,8 +196,7 @@ async fn redemption(
                 let jti = new_id().map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
                 let token = NewToken { jti, key_id: app.keys.kid().to_owned(), credential_expires_at: caller.expires_at };
                 let redeemed = redeem(&approval, agent, &app.snapshot.catalogue(), &app.evidence, token, seconds(now));
-                let (change, redemption) =
-                    redeemed.map_err(|denial| Refusal::new("access_denied", denial.reason.code(), denial.message))?;
+                let (change, redemption) = redeemed.map_err(denied)?;
                 match swap(app, &current, change).await? {
                     Swapped::Done(stored) => {
                         record.text("approved_by", names.join(" "));

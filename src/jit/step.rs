@@ -98,7 +98,7 @@ pub fn step(request: &Request, facts: &Facts<'_>, now: i64) -> Step {
     };
     let approvable = match standing(request, question, facts) {
         Ok(approvable) => approvable,
-        Err(denial) if denial.reason == Reason::AgentPending => return Step::Wait(now.saturating_add(LOOK_AGAIN).min(limit)),
+        Err(denial) if denial.reason.is_passing() => return Step::Wait(now.saturating_add(LOOK_AGAIN).min(limit)),
         Err(denial) => {
             return write(change(request, request.status.clone(), Phase::Revoked, Why::NoLongerAllowed, denial.message, now));
         }
@@ -187,7 +187,7 @@ fn open(request: &Request, facts: &Facts<'_>, now: i64) -> Step {
     };
     let approvable = match standing(request, question, facts) {
         Ok(approvable) => approvable,
-        Err(denial) if denial.reason == Reason::AgentPending => return Step::Wait(now.saturating_add(LOOK_AGAIN)),
+        Err(denial) if denial.reason.is_passing() => return Step::Wait(now.saturating_add(LOOK_AGAIN)),
         Err(denial) => return refuse(status, Why::NotAllowed, denial.message),
     };
     if facts.over_quota {

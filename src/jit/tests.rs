@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::agent::{Admission, Granted, RegisteredAgent, Rights};
-use crate::capability::{Catalogue, Rule};
+use crate::capability::{Catalogue, Rule, Unusable};
 use crate::crd::{Decision, JitRequestStatus, Phase, User, Verdict};
 use crate::grammar::{AgentId, Audience, CapabilityName};
 use proptest::prelude::*;
@@ -25,7 +25,7 @@ impl Fixture {
         let name = CapabilityName::parse("payments.authorize").expect("a name");
         let mut catalogue = Catalogue::default();
         let spec = serde_json::from_value(spec.clone()).expect("a spec");
-        catalogue.insert(name.clone(), Rule::parse(&spec).map_err(|e| e.to_string()));
+        catalogue.insert(name.clone(), Rule::parse(&spec).map_err(|e| Unusable::Invalid(e.to_string())));
         let agent = RegisteredAgent {
             id: AgentId::new("payments", "bot").expect("a name"),
             uid: "agent-uid".to_owned(),
@@ -220,6 +220,9 @@ fn a_capability_without_a_rule_or_with_one_that_cannot_be_read_denies() {
     let mut fixture = Fixture::new();
     fixture.catalogue = Catalogue::default();
     assert_eq!(fixture.change(&request(), 1).reason, Why::NotAllowed);
+    let name = CapabilityName::parse("payments.authorize").expect("a name");
+    fixture.catalogue.insert(name, Err(Unusable::Pending));
+    assert_eq!(step(&request(), &fixture.facts(), 1), Step::Wait(2), "it is being looked at");
     let fixture = Fixture::with_rule(&json!({"parameterSchema": {"type": "elephant"}}));
     let change = fixture.change(&request(), 1);
     assert!(change.reason == Why::NotAllowed && change.message.contains("cannot be enforced"), "{}", change.message);

@@ -3,7 +3,7 @@
 use super::workloads::{UidSet, Workloads};
 use super::{Snapshot, Source};
 use crate::agent::RegisteredAgent;
-use crate::capability::rule_of;
+use crate::capability::{Unusable, entry_of};
 use crate::crd::{Agent, Capability, JitRequest};
 use crate::grammar::{AgentId, CapabilityName};
 use crate::jit::{Request, RequestId};
@@ -165,15 +165,17 @@ pub async fn capabilities(
             let name = guarded.name_any();
             match guarded.0 {
                 Ok(capability) => {
-                    if let Some((name, rule)) = rule_of(&capability) {
-                        snapshot.update_catalogue(|catalogue| catalogue.insert(name, rule));
+                    if let Some((name, entry)) = entry_of(&capability) {
+                        snapshot.update_catalogue(|catalogue| catalogue.insert(name, entry));
                     }
                 }
                 // Unreadable is not absent: what it was to guard is denied.
                 Err(invalid) => {
                     tracing::warn!(%name, error = %invalid.error, "a Capability cannot be read and is denied to everybody");
                     if let Ok(name) = CapabilityName::parse(&name) {
-                        snapshot.update_catalogue(|catalogue| catalogue.insert(name, Err("it cannot be read".to_owned())));
+                        snapshot.update_catalogue(|catalogue| {
+                            catalogue.insert(name, Err(Unusable::Invalid("it cannot be read".to_owned())))
+                        });
                     }
                 }
             }
