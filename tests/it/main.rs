@@ -18,6 +18,7 @@ mod world;
 
 mod admission;
 mod approvals;
+mod bad_approvals;
 mod bad_requests;
 mod certificates;
 mod chart;
