@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 /// Longest canonical text of the parameters, in bytes: the token that carries them stays below 8 KiB.
 pub const PARAMETERS_MAX: usize = 4096;
-/// How deep parameters may nest.
-const DEPTH_MAX: usize = 8;
+/// How deep parameters may nest, themselves counted.
+pub const DEPTH_MAX: usize = 8;
 /// Longest name of a parameter, in bytes.
 const NAME_MAX: usize = 64;
 

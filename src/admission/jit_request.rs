@@ -3,8 +3,9 @@
 //! That phases only move forward, that the spec never changes and that nothing in the status can be taken back is in the schema's own
 //! rules, which hold even where these policies are missing.
 
-use super::{Policy, authorizer, forbid_unless, mutating_policy, policy, squeeze, variable};
+use super::{Policy, authorizer, forbid_unless, mutating_policy, nests_at_most, policy, squeeze, variable};
 use crate::crd::JitRequest;
+use crate::operation::DEPTH_MAX as PARAMETERS_DEPTH;
 use k8s_openapi::api::admissionregistration::v1::Validation;
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
@@ -42,6 +43,13 @@ pub(super) fn spec_policy() -> Policy {
                 (timestamp(object.spec.decideBy) > timestamp(object.metadata.creationTimestamp)
                     && timestamp(object.spec.decideBy) - timestamp(object.metadata.creationTimestamp) <= duration('168h'))",
             "spec.decideBy must be a time in the future, at most 7 days from now",
+        ),
+        forbid_unless(
+            &format!(
+                "request.operation != 'CREATE' || !has(object.spec.operation.parameters) || {}",
+                nests_at_most("object.spec.operation.parameters", PARAMETERS_DEPTH)
+            ),
+            "spec.operation.parameters must not nest deeper than 8 levels",
         ),
         // The schema says the same; saying it twice costs nothing and holds also where the definition was replaced.
         forbid_unless("oldObject == null || object.spec == oldObject.spec", "spec cannot be changed: file another request"),

@@ -66,6 +66,18 @@ fn status_policy(resource: &str) -> Policy {
     policy(&format!("countersign-{resource}-status"), &format!("{resource}/status"), &["UPDATE"], Vec::new(), vec![rule])
 }
 
+/// Whether the value at `path` nests at most `levels` deep. Objects whose members no schema names could otherwise nest without end,
+/// and one that no JSON reader of ours can follow would stop the watch of all of them.
+fn nests_at_most(path: &str, levels: usize) -> String {
+    // The members of a map or list; nothing else has any.
+    let members = |x: &str| format!("(type({x}) == map ? {x}.map(k, {x}[k]) : type({x}) == list ? {x} : [])");
+    let name = |level: usize| if level == 0 { path.to_owned() } else { format!("l{level}") };
+    let innermost = format!("size({}) > 0", members(&name(levels - 1)));
+    let deeper =
+        (1..levels).rev().fold(innermost, |inner, level| format!("{}.exists(l{level}, {inner})", members(&name(level - 1))));
+    format!("!({deeper})")
+}
+
 /// The question whether the user may do something to `name` of our `resource`, in the namespace of `object` if it has one.
 fn authorizer(resource: &str, object: &str, name: &str) -> String {
     let namespace = format!("has({object}.metadata.namespace) ? {object}.metadata.namespace : ''");
