@@ -1,5 +1,5 @@
 //! `make bench`: how many ServiceAccount tokens the operator exchanges per second, beside a bare stack that does nothing but
-//! the cryptography.
+//! the cryptography, and how long after a person's approval the agent has its token ([`approval`]).
 //!
 //! Three processes on one machine: the operator (on a real control plane, with its audit log), the bare stack
 //! ([`bare`]), and this one, which makes the load ([`load`]). The two servers are measured in turn, round by round, and the
@@ -17,6 +17,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+mod approval;
 mod bare;
 mod fixture;
 mod load;
@@ -54,6 +55,7 @@ fn main() {
             }
         }
     }
+    println!("{}", runtime.block_on(approval::run(&fixture)));
 }
 
 /// Measures both in turn, prints one line, and returns the rate of the bare stack.

@@ -10,20 +10,20 @@ use crate::support::process::{Guarded, clean_env};
 use crate::support::workload;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How many agents there are.
+/// How many agents there are of each kind.
 const AGENTS: usize = 8;
-/// How many pods each agent has; every pod has a token of its own.
+/// How many pods each agent has whose tokens are exchanged; every pod has a token of its own.
 const PODS_PER_AGENT: usize = 4;
 /// The namespace of the agents.
-const AGENTS_NAMESPACE: &str = "bench";
+pub const AGENTS_NAMESPACE: &str = "bench";
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One server over TLS and in the clear.
 pub struct Server {
@@ -36,10 +36,12 @@ pub struct Server {
 /// Everything that runs, and the servers to load.
 pub struct Fixture {
     // Dropped in this order.
-    _operator: Operator,
-    _bare: Guarded,
-    _cluster: Cluster,
     /// The operator.
+    pub operator: Operator,
+    _bare: Guarded,
+    /// The control plane.
+    pub cluster: Cluster,
+    /// The operator, to be loaded.
     pub ours: Server,
     /// The bare stack.
     pub bare: Server,
@@ -63,7 +65,9 @@ impl Fixture {
         });
 
         let kubectl = cluster.kubectl();
-        let tokens = tokens(&kubectl, operator.issuer());
+        workload::create_namespace(&kubectl, AGENTS_NAMESPACE).expect("a namespace");
+        let capabilities = json!([{"name": "document.read", "resources": ["document:reports/*"]}, {"name": "web.search"}]);
+        let tokens = interleaved(agents(&kubectl, operator.issuer(), "agent", PODS_PER_AGENT, &capabilities));
         let jwks = kubectl.run(&["get", "--raw", "/openid/v1/jwks"]).expect("the JWKS");
         let bare = start_bare(&cluster, &jwks, operator.issuer(), bare_tls, bare_plain);
 
@@ -79,26 +83,30 @@ impl Fixture {
             bare: server("the bare stack", bare_tls, bare_plain),
             jwks,
             token: tokens.into_iter().next().expect("a token"),
-            _operator: operator,
+            operator,
             _bare: bare,
-            _cluster: cluster,
+            cluster,
         }
     }
 }
 
-/// Registers the agents, which are Ready on return, and returns the tokens of their pods, each agent's apart.
-fn tokens(kubectl: &Kubectl, issuer: &str) -> Vec<String> {
-    workload::create_namespace(kubectl, AGENTS_NAMESPACE).expect("a namespace");
-    let mut of_agents: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..AGENTS).map(|i| scope.spawn(move || agent_tokens(kubectl, &format!("agent-{i}"), issuer).into_iter())).collect();
+/// Registers agents with these capabilities, which are Ready on return, and returns the tokens of the pods of each.
+pub fn agents(kubectl: &Kubectl, issuer: &str, kind: &str, pods: usize, capabilities: &Value) -> Vec<Vec<String>> {
+    std::thread::scope(|scope| {
+        let register = |i| scope.spawn(move || agent(kubectl, issuer, &format!("{kind}-{i}"), pods, capabilities));
+        let threads: Vec<_> = (0..AGENTS).map(register).collect();
         threads.into_iter().map(|thread| thread.join().expect("an agent")).collect()
-    });
+    })
+}
+
+/// The first of each, then the second of each, and so on.
+fn interleaved(of_agents: Vec<Vec<String>>) -> Vec<String> {
+    let mut of_agents: Vec<_> = of_agents.into_iter().map(Vec::into_iter).collect();
     (0..PODS_PER_AGENT).flat_map(|_| of_agents.iter_mut().filter_map(Iterator::next).collect::<Vec<_>>()).collect()
 }
 
 /// Registers an agent with its pods and returns their tokens.
-fn agent_tokens(kubectl: &Kubectl, name: &str, issuer: &str) -> Vec<String> {
+fn agent(kubectl: &Kubectl, issuer: &str, name: &str, pods: usize, capabilities: &Value) -> Vec<String> {
     workload::create_service_account(kubectl, AGENTS_NAMESPACE, name).expect("a ServiceAccount");
     let agent = json!({
         "apiVersion": "countersign.dev/v1alpha1",
@@ -107,7 +115,7 @@ fn agent_tokens(kubectl: &Kubectl, name: &str, issuer: &str) -> Vec<String> {
         "spec": {
             "owner": "team@example.com",
             "identity": {"serviceAccounts": [{"name": name}]},
-            "capabilities": [{"name": "document.read", "resources": ["document:reports/*"]}, {"name": "web.search"}],
+            "capabilities": capabilities,
             "tokens": {"expirationSeconds": 300, "audiences": [{"name": "https://docs.example.com"}]},
         },
     });
@@ -117,7 +125,7 @@ fn agent_tokens(kubectl: &Kubectl, name: &str, issuer: &str) -> Vec<String> {
         let uid = workload::create_pod(kubectl, AGENTS_NAMESPACE, &pod, name).expect("a Pod");
         workload::pod_token(kubectl, AGENTS_NAMESPACE, name, &pod, &uid, issuer, 3600).expect("a token")
     };
-    let tokens = (0..PODS_PER_AGENT).map(pod_token).collect();
+    let tokens = (0..pods).map(pod_token).collect();
     kubectl.wait_for(AGENTS_NAMESPACE, &format!("agent/{name}"), "condition=Ready", PATIENCE).expect("the Agent is Ready");
     tokens
 }
