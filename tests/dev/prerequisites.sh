@@ -14,8 +14,9 @@ declare -A from=(
 	[openssl]="package openssl"
 	[curl]="package curl"
 	[jq]="package jq"
+	[faketime]="package faketime, for the tests of wrong clocks"
 )
-packages=(openssl curl jq) # commands and Debian packages of the same name
+packages=(openssl curl jq faketime) # commands and Debian packages of the same name
 
 absent=()
 for command in "${packages[@]}"; do
@@ -28,7 +29,7 @@ if [ "${#absent[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/n
 fi
 
 missing=0
-for command in cargo go node npm python3 kubectl openssl curl jq; do
+for command in cargo go node npm python3 kubectl openssl curl jq faketime; do
 	command -v "$command" >/dev/null || {
 		echo "'$command' is missing. Install ${from[$command]}" >&2
 		missing=1

@@ -1,8 +1,11 @@
 //! A control plane that freezes: nothing is issued on a view that may be old, and all is well soon after.
 
+use crate::payments::asked;
+use crate::support::operator::{Operator, OperatorOptions};
 use crate::support::process::Guarded;
-use crate::world::{DOCS, World, wait_until};
+use crate::world::{DOCS, PATIENCE, World, binary, claims, wait_until};
 use serde_json::json;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Freezes one process, sees issuing and introspection stop within the bound and return soon after the thaw.
@@ -43,4 +46,80 @@ fn a_frozen_api_server_stops_issuing_within_ten_seconds() {
 #[test]
 fn a_frozen_etcd_stops_issuing_within_ten_seconds() {
     freeze(|world| world.cluster.etcd().expect("a cluster that we started"));
+}
+
+#[test]
+fn a12_a_write_whose_answer_is_lost_makes_one_token_all_the_same() {
+    let world = World::start(4, &[], &[]);
+    let (tenant, capability) = world.payments_tenant("lost-answer");
+    world.approver("bob", &tenant.namespace, &capability);
+    let api_server = world.cluster.api_server().expect("a cluster that we started");
+    for _ in 0..3 {
+        let asked = asked(&tenant, &capability);
+        asked.approve("bob");
+        // The write is sent, and lies in the socket of an API server that answers nobody.
+        api_server.signal("STOP").expect("frozen");
+        asked.poll().refused(503, "temporarily_unavailable");
+        api_server.signal("CONT").expect("thawed");
+        let mut token = None;
+        wait_until("the agent has its token", PATIENCE, || {
+            let reply = asked.poll();
+            token = reply.body["access_token"].as_str().map(str::to_owned);
+            assert!(reply.status == 200 || reply.status == 503, "nothing was burnt: {:?}", reply.body);
+            token.is_some()
+        });
+        let token = token.expect("a token");
+        assert_eq!(claims(&token)["jti"], asked.status()["jti"]);
+        let mut identifiers: Vec<_> =
+            asked.records().into_iter().filter(|r| r["reason"] == "granted").map(|r| r["jti"].to_string()).collect();
+        identifiers.dedup();
+        assert_eq!(identifiers.len(), 1, "one jti ever");
+        asked.complete(&token).expect(200);
+    }
+}
+
+/// The library that shifts the clock of a process; `make tools` installs it.
+fn libfaketime() -> PathBuf {
+    let found =
+        ["x86_64", "aarch64"].map(|machine| PathBuf::from(format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1")));
+    found.into_iter().find(|path| path.exists()).expect("libfaketime: package faketime (`make tools` installs it)")
+}
+
+#[test]
+fn a13_r10_a_process_whose_clock_is_off_redeems_nothing() {
+    let world = World::start(4, &[], &[]);
+    let (tenant, capability) = world.payments_tenant("clock");
+    world.approver("bob", &tenant.namespace, &capability);
+    let clock = world.cluster.directory().path().join("clock");
+    let shift = |path: &Path, by: &str| std::fs::write(path, by).expect("written");
+    shift(&clock, "+0s");
+    let env = [
+        ("LD_PRELOAD", libfaketime().display().to_string()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        // Timers go on as they did: only what the clock on the wall says is shifted.
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ];
+    let options = OperatorOptions {
+        name: "shifted".to_owned(),
+        issuer: Some(world.operator.issuer().to_owned()),
+        env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+        ..OperatorOptions::default()
+    };
+    let shifted = Operator::start(&world.cluster, binary(), &options).expect("it starts");
+    let ready = || shifted.get("/readyz").expect("an answer");
+    for (by, says) in [("-3600s", "-3"), ("+3600s", "3"), ("-86400s", "-86")] {
+        let asked = asked(&tenant, &capability);
+        asked.approve("bob");
+        shift(&clock, by);
+        wait_until("it notices", PATIENCE, || ready().status == 503);
+        let complaint = ready().body;
+        assert!(complaint.contains("off that of the API server") && complaint.contains(says), "{by}: {complaint}");
+        asked.poll_at(&shifted.url(), "0").refused(503, "temporarily_unavailable");
+        assert_eq!(asked.status()["phase"], "Approved", "nothing was used up, and nothing expired before its time");
+        shift(&clock, "+0s");
+        wait_until("it is well again", PATIENCE, || ready().status == 200);
+        let token = asked.poll_at(&shifted.url(), "0").expect(200).text("access_token");
+        asked.complete(&token).expect(200);
+    }
 }
