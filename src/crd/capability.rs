@@ -40,7 +40,7 @@ pub struct CapabilitySpec {
     /// text-direction characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100))]
-    #[x_kube(validation = Rule::new(r"!self.matches('[\\x{00}-\\x{1f}\\x{7f}-\\x{9f}\\x{200b}-\\x{200f}\\x{2028}-\\x{202e}\\x{2060}-\\x{2069}\\x{feff}]')")
+    #[x_kube(validation = Rule::new(super::READABLE)
         .message("title must not contain control or text-direction characters"))]
     pub title: Option<String>,
 

@@ -19,4 +19,6 @@ pub use step::{Facts, REDEEM_SECONDS, Step, step};
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! One operation, asked for, approved with kubectl, done once: from the agent's call to the end of its token.
 
-use crate::payments::{Asked, ask, ask_at, asked, asked_for, details, docs_server, send};
+use crate::payments::{Asked, ask, ask_at, asked, asked_for, details, docs_server, kubectl_of, object, send};
 use crate::world::{PATIENCE, World, claims, wait_until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -103,29 +103,25 @@ fn a_request_applied_by_the_agents_service_account_works_too() {
     let (tenant, capability) = world.payments_tenant("kubectl");
     let server = docs_server(world);
     world.approver("bob", &tenant.namespace, &capability);
-    let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["jitrequests"], "verbs": ["create", "get", "patch"]}]);
-    let user = |name: &str| json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": name});
-    let account = json!({"kind": "ServiceAccount", "name": "bot", "namespace": tenant.namespace});
-    world.bind(&tenant.namespace, "file", &rules, &[account, user("carol")]);
-    let object = |name: &str| {
-        json!({"apiVersion": "countersign.dev/v1alpha1", "kind": "JitRequest", "metadata": {"name": name, "namespace": tenant.namespace},
-            "spec": {"agent": {"name": "bot"}, "operation": {"capability": capability, "resource": "invoice:2026/8", "audience": crate::world::DOCS}}})
-    };
-    let account = format!("system:serviceaccount:{}:bot", tenant.namespace);
-    let agent = world.kubectl().impersonating(&account, &["system:serviceaccounts", "system:authenticated"]);
-    wait_until("the right is seen", PATIENCE, || agent.apply(&object("by-agent").to_string()).is_ok());
+    let carol = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "carol"});
+    let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["jitrequests"], "verbs": ["create", "get"]}]);
+    world.bind(&tenant.namespace, "carol", &rules, &[carol]);
+    let by_agent = object(&tenant, "by-agent", &capability, &json!({"amount": 5})).to_string();
+    kubectl_of(&tenant).apply(&by_agent).expect("the agent may make it");
     let request = |name: &str| {
         let found = tenant.requests().into_iter().find(|r| r["metadata"]["name"] == name).expect("there");
         Asked { tenant: &tenant, id: found["metadata"]["uid"].as_str().expect("a uid").to_owned(), name: name.to_owned() }
     };
     let asked = request("by-agent");
     asked.reaches("Pending");
+    let account = format!("system:serviceaccount:{}:bot", tenant.namespace);
     assert_eq!(asked.object()["spec"]["requestedBy"]["username"], account);
     asked.approve("bob");
     assert!(world.introspect(&server, &asked.token()).is_active());
 
     // Whoever is not the agent asks for nobody.
-    world.cluster.kubectl_as("carol").expect("a user").apply(&object("by-carol").to_string()).expect("carol may create it");
+    let by_carol = object(&tenant, "by-carol", &capability, &json!({"amount": 5})).to_string();
+    world.cluster.kubectl_as("carol").expect("a user").apply(&by_carol).expect("carol may create it");
     let forged = request("by-carol");
     forged.reaches("Denied");
     assert_eq!(forged.status()["conditions"][0]["reason"], "RequesterNotAgent");

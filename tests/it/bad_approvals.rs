@@ -1,6 +1,6 @@
 //! Hostile and malformed requests for approval: refused with the right code, in bounded time, with one record, and nothing is filed.
 
-use crate::payments::{Asked, CIBA, ask, ask_at, asked, details, docs_server, send};
+use crate::payments::{Asked, CIBA, ask, ask_at, asked, details, docs_server, kubectl_of, object, send};
 use crate::world::{DOCS, PATIENCE, Reply, Tenant, World, wait_until};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -245,18 +245,8 @@ fn a21_an_agent_that_asks_too_much_is_stopped_and_nobody_else() {
     asked.token();
 
     // With kubectl there is no counter before the API server: the operator denies what is too much.
-    let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["jitrequests"], "verbs": ["create"]}]);
-    world.bind(
-        &tenant.namespace,
-        "file",
-        &rules,
-        &[json!({"kind": "ServiceAccount", "name": "bot", "namespace": tenant.namespace})],
-    );
-    let account = format!("system:serviceaccount:{}:bot", tenant.namespace);
-    let agent = world.kubectl().impersonating(&account, &["system:serviceaccounts", "system:authenticated"]);
-    let object = json!({"apiVersion": "countersign.dev/v1alpha1", "kind": "JitRequest", "metadata": {"name": "one-more", "namespace": tenant.namespace},
-        "spec": {"agent": {"name": "bot"}, "operation": {"capability": capability, "resource": "invoice:2026/8", "audience": DOCS}}});
-    wait_until("the right is seen", PATIENCE, || agent.run_with_input(&["create", "-f", "-"], &object.to_string()).is_ok());
+    let object = object(&tenant, "one-more", &capability, &json!({}));
+    kubectl_of(&tenant).run_with_input(&["create", "-f", "-"], &object.to_string()).expect("stored");
     let one_more =
         || tenant.requests().into_iter().find(|r| r["metadata"]["name"] == "one-more").expect("there")["status"].clone();
     wait_until("it is denied", PATIENCE, || one_more()["phase"] == "Denied");
@@ -340,15 +330,7 @@ fn what_is_wrong_in_a_stored_object_is_denied_with_the_reason() {
     // A18, and parameters that never passed through the token service.
     let world = World::shared();
     let (tenant, capability) = world.payments_tenant("stored");
-    let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["jitrequests"], "verbs": ["create"]}]);
-    world.bind(
-        &tenant.namespace,
-        "file",
-        &rules,
-        &[json!({"kind": "ServiceAccount", "name": "bot", "namespace": tenant.namespace})],
-    );
-    let account = format!("system:serviceaccount:{}:bot", tenant.namespace);
-    let agent = world.kubectl().impersonating(&account, &["system:serviceaccounts", "system:authenticated"]);
+    let agent = kubectl_of(&tenant);
     let bad = [
         json!({"\u{430}mount": 5}),
         json!({"amount": 9_007_199_254_740_993_u64}),
@@ -358,10 +340,8 @@ fn what_is_wrong_in_a_stored_object_is_denied_with_the_reason() {
         json!({"amount": {"$serde_json::private::RawValue": "1000000"}}),
     ];
     for (n, parameters) in bad.iter().enumerate() {
-        let name = format!("bad-{n}");
-        let object = json!({"apiVersion": "countersign.dev/v1alpha1", "kind": "JitRequest", "metadata": {"name": name, "namespace": tenant.namespace},
-            "spec": {"agent": {"name": "bot"}, "operation": {"capability": capability, "resource": "invoice:2026/8", "parameters": parameters, "audience": DOCS}}});
-        wait_until("it is stored", PATIENCE, || agent.run_with_input(&["create", "-f", "-"], &object.to_string()).is_ok());
+        let object = object(&tenant, &format!("bad-{n}"), &capability, parameters);
+        agent.run_with_input(&["create", "-f", "-"], &object.to_string()).expect("stored");
     }
     let stored = tenant.requests();
     let filed: Vec<Asked<'_>> =
@@ -378,9 +358,7 @@ fn what_is_wrong_in_a_stored_object_is_denied_with_the_reason() {
     // What nests deeper than our own reader goes is not even stored: one such object would stop the watch of all.
     let nested = |open: &str, close: &str, n: usize| format!("{}1{}", open.repeat(n), close.repeat(n));
     let create = |parameters: &str| {
-        let object = json!({"apiVersion": "countersign.dev/v1alpha1", "kind": "JitRequest", "metadata": {"generateName": "deep-", "namespace": tenant.namespace},
-            "spec": {"agent": {"name": "bot"}, "operation": {"capability": capability, "resource": "invoice:2026/8", "parameters": {}, "audience": DOCS}}});
-        let text = object.to_string().replace(r#""parameters":{}"#, &format!(r#""parameters":{parameters}"#));
+        let text = object(&tenant, "deep", &capability, &json!("HERE")).to_string().replace("\"HERE\"", parameters);
         agent.run_with_input(&["create", "-f", "-"], &text).map_err(|f| f.stderr)
     };
     create(&nested(r#"{"a":"#, "}", 7)).expect("seven objects and what is in the last are eight levels");

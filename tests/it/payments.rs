@@ -1,5 +1,6 @@
 //! What the tests of approvals share: an agent asks, a person decides, the agent polls.
 
+use crate::support::kubectl::Kubectl;
 use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, Tenant, World, wait_until};
 use serde_json::{Value, json};
 
@@ -133,6 +134,29 @@ impl<'a> Asked<'a> {
         let lines = self.world().operator.audit_lines().expect("the audit log");
         lines.into_iter().filter(|record| record["jit_request_uid"] == self.id.as_str()).collect()
     }
+}
+
+/// kubectl as the agent's ServiceAccount, which may make requests.
+pub fn kubectl_of(tenant: &Tenant<'_>) -> Kubectl {
+    let (world, namespace) = (tenant.world, &tenant.namespace);
+    let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["jitrequests"], "verbs": ["create", "get", "patch"]}]);
+    world.bind(namespace, "file", &rules, &[json!({"kind": "ServiceAccount", "name": "bot", "namespace": namespace})]);
+    let account = format!("system:serviceaccount:{namespace}:bot");
+    let kubectl = world.kubectl().impersonating(&account, &["system:serviceaccounts", "system:authenticated"]);
+    let can = ["auth", "can-i", "create", "jitrequests.countersign.dev", "-n", namespace];
+    wait_until("the right is seen", PATIENCE, || kubectl.run(&can).is_ok());
+    kubectl
+}
+
+/// A request as an agent's ServiceAccount would write it.
+pub fn object(tenant: &Tenant<'_>, name: &str, capability: &str, parameters: &Value) -> Value {
+    let operation = json!({"capability": capability, "resource": "invoice:2026/8", "parameters": parameters, "audience": DOCS});
+    json!({
+        "apiVersion": "countersign.dev/v1alpha1",
+        "kind": "JitRequest",
+        "metadata": {"name": name, "namespace": tenant.namespace},
+        "spec": {"agent": {"name": "bot"}, "operation": operation},
+    })
 }
 
 /// A resource server for the audience of the agents in the tests.
