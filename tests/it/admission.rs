@@ -2,17 +2,8 @@
 //! MutatingAdmissionPolicy and on one without.
 
 use crate::support::kubectl::Kubectl;
-use crate::world::{PATIENCE, Stamp, World, agent, wait_until};
+use crate::world::{CHANGED_BY, PATIENCE, Stamp, World, agent, forbidden, stamped, user, wait_until};
 use serde_json::{Value, json};
-use std::sync::OnceLock;
-
-const CHANGED_BY: &str = "countersign.dev/changed-by";
-
-/// A cluster where people write the stamp themselves, installed by Helm 3.
-fn without_mutating_policies() -> &'static World {
-    static WORLD: OnceLock<World> = OnceLock::new();
-    WORLD.get_or_init(|| World::start(3, &[("admission.mutating", "false")], &[]))
-}
 
 /// A namespace in which alice may write Agents and grant `a.*`, bob may write Agents, and carol may do neither.
 struct People {
@@ -23,11 +14,10 @@ struct People {
 
 /// Runs `test` on both kinds of clusters.
 fn both_ways(purpose: &str, test: impl Fn(&People)) {
-    for (world, stamp) in [(World::shared(), Stamp::ByPolicy), (without_mutating_policies(), Stamp::ByHand)] {
+    for (world, stamp) in World::both() {
         let namespace = world.namespace(purpose);
         let bind = |name: &str, users: &[&str], rules: Value| {
-            let subjects: Vec<Value> =
-                users.iter().map(|u| json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": u})).collect();
+            let subjects: Vec<Value> = users.iter().map(|u| user(u)).collect();
             world.bind(&namespace, name, &rules, &subjects);
         };
         bind(
@@ -52,11 +42,8 @@ impl People {
 
     /// The Agent `bot` with these members, and the stamp of `user` where people write it.
     fn object(&self, user: &str, spec: &Value) -> Value {
-        let mut object = agent(&self.namespace, "bot", spec);
-        if self.stamp == Stamp::ByHand {
-            object["metadata"]["annotations"] = json!({CHANGED_BY: user});
-        }
-        object
+        let object = agent(&self.namespace, "bot", spec);
+        if self.stamp == Stamp::ByHand { stamped(object, user) } else { object }
     }
 
     fn apply(&self, user: &str, spec: &Value) -> Result<String, String> {
@@ -90,12 +77,6 @@ impl People {
 
 fn capabilities(names: &[&str]) -> Value {
     json!({"capabilities": names.iter().map(|n| json!({"name": n})).collect::<Vec<_>>()})
-}
-
-#[track_caller]
-fn forbidden(result: Result<String, String>, because: &str) {
-    let message = result.expect_err("it was accepted");
-    assert!(message.contains("orbidden") && message.contains(because), "{message}");
 }
 
 #[test]
@@ -140,6 +121,32 @@ fn c1_widening_needs_grant_on_what_is_added_and_on_nothing_else() {
         forbidden(people.patch("bob", &capabilities(&["a.read", "a.x"])), "a.x");
         people.patch("bob", &capabilities(&["a.write"])).expect("taking one away needs no grant");
         people.patch("bob", &capabilities(&[])).expect("taking all away needs no grant");
+    });
+}
+
+#[test]
+fn demanding_approval_needs_no_grant_but_dropping_it_does() {
+    both_ways("approval", |people| {
+        people
+            .apply("alice", &json!({"capabilities": [{"name": "a.read", "approval": "Required"}, {"name": "a.write"}]}))
+            .expect("created");
+        let change = |user: &str, read: Value, write: Value| people.patch(user, &json!({"capabilities": [read, write]}));
+        let (read, write) = (json!({"name": "a.read"}), json!({"name": "a.write"}));
+        let demanding = |entry: &Value| json!({"name": entry["name"], "approval": "Required"});
+        forbidden(change("bob", read.clone(), write.clone()), "may not grant capability \"a.read\"");
+        forbidden(
+            change("bob", json!({"name": "a.read", "approval": null}), write.clone()),
+            "may not grant capability \"a.read\"",
+        );
+        change("bob", demanding(&read), demanding(&write)).expect("to demand approval is to narrow");
+        forbidden(change("bob", demanding(&read), write.clone()), "may not grant capability \"a.write\"");
+        let narrower = json!({"name": "a.write", "resources": ["document:x"]});
+        forbidden(change("bob", demanding(&read), narrower.clone()), "may not grant capability \"a.write\"");
+        change("alice", demanding(&read), narrower).expect("alice may");
+        forbidden(
+            people.apply("bob", &json!({"capabilities": [demanding(&read), demanding(&write)]})),
+            "may not grant capability \"a.write\"",
+        );
     });
 }
 
@@ -247,12 +254,7 @@ fn twenty_four_capabilities_can_be_added_at_once_and_more_by_who_may_grant_all()
         let names: Vec<String> = (0..64).map(|i| format!("m.n{i}")).collect();
         let some = |n: usize| capabilities(&names.iter().take(n).map(String::as_str).collect::<Vec<_>>());
         let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["capabilities"], "resourceNames": names, "verbs": ["grant"]}]);
-        people.world.bind(
-            &people.namespace,
-            "many",
-            &rules,
-            &[json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "alice"})],
-        );
+        people.world.bind(&people.namespace, "many", &rules, &[user("alice")]);
         wait_until("the Role is seen", PATIENCE, || people.apply("alice", &some(24)).is_ok());
         forbidden(people.patch("alice", &some(64)), "at most 24 capabilities");
         people.patch("alice", &some(48)).expect("twenty-four more");
@@ -265,7 +267,8 @@ fn twenty_four_capabilities_can_be_added_at_once_and_more_by_who_may_grant_all()
 fn the_largest_agent_can_still_be_narrowed_and_suspended() {
     both_ways("largest", |people| {
         let resources = |n: usize| (0..n).map(|i| format!("document:{}/{i}", "x".repeat(200))).collect::<Vec<_>>();
-        let all: Vec<Value> = (0..64).map(|i| json!({"name": format!("l.n{i}"), "resources": resources(32)})).collect();
+        let entry = |i: usize| json!({"name": format!("l.n{i}"), "resources": resources(32), "approval": "Required"});
+        let all: Vec<Value> = (0..64).map(entry).collect();
         let object = people.object("admin", &json!({"capabilities": all})).to_string();
         people.world.kubectl().run_with_input(&["create", "-f", "-"], &object).expect("the schema allows it");
         people.settled("condition=Ready");
@@ -275,6 +278,9 @@ fn the_largest_agent_can_still_be_narrowed_and_suspended() {
         people.patch("bob", &json!({"suspended": true})).expect("anyone who may write it may stop it");
         narrowed[9]["resources"] = json!(["document:**"]);
         forbidden(people.patch("bob", &json!({"capabilities": narrowed})), "may not grant capability \"l.n9\"");
+        narrowed[9]["resources"] = json!(resources(31));
+        narrowed[63].as_object_mut().expect("an entry").remove("approval");
+        forbidden(people.patch("bob", &json!({"capabilities": narrowed})), "may not grant capability \"l.n63\"");
     });
 }
 
@@ -306,7 +312,7 @@ fn status_is_written_by_the_operator_alone() {
 
 #[test]
 fn the_policies_have_no_complaint_of_their_own() {
-    for world in [World::shared(), without_mutating_policies()] {
+    for (world, _) in World::both() {
         wait_until("the API server has type-checked the policies", PATIENCE, || {
             let list = world.kubectl().get_json(&["get", "validatingadmissionpolicies"]).expect("policies");
             list["items"]

@@ -14,12 +14,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod office;
+mod payments;
 mod world;
 
 mod admission;
 mod approvals;
 mod bad_approvals;
 mod bad_requests;
+mod catalogue_admission;
 mod certificates;
 mod chart;
 mod clients;
@@ -29,7 +32,10 @@ mod forged_tokens;
 mod grants;
 mod introspection;
 mod issuer_keys;
-mod payments;
+mod jit_admission;
+mod jit_decisions;
+mod jit_filing;
+mod jit_schema;
 mod processes;
 mod records;
 mod replicas;

@@ -18,6 +18,12 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The audience of the agents in the tests.
 pub const DOCS: &str = "https://docs.example.com";
 
+/// The API group of roles.
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// The stamp: who wrote the current spec.
+pub const CHANGED_BY: &str = "countersign.dev/changed-by";
+
 pub const CLIENT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 pub const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -36,8 +42,8 @@ pub struct World {
     pub http: Client,
 }
 
-/// How the people of a cluster write Agents: with MutatingAdmissionPolicy they leave the stamp to it, without they write it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How the people of a cluster write objects: with MutatingAdmissionPolicy they leave the stamp to it, without they write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stamp {
     ByPolicy,
     ByHand,
@@ -48,6 +54,17 @@ impl World {
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<World> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(4, &[], &[]))
+    }
+
+    /// Another, where people write the stamps themselves, installed by Helm 3.
+    pub fn without_mutating_policies() -> &'static Self {
+        static WORLD: OnceLock<World> = OnceLock::new();
+        WORLD.get_or_init(|| Self::start(3, &[("admission.mutating", "false")], &[]))
+    }
+
+    /// Both: each rule of admission is tried where the API server stamps and where people do.
+    pub fn both() -> [(&'static Self, Stamp); 2] {
+        [(Self::shared(), Stamp::ByPolicy), (Self::without_mutating_policies(), Stamp::ByHand)]
     }
 
     /// One of its own.
@@ -88,11 +105,15 @@ impl World {
 
     /// The same, with members of the spec replaced.
     pub fn tenant_with(&self, purpose: &str, spec: &Value) -> Tenant<'_> {
-        let namespace = self.namespace(purpose);
+        self.tenant_in(self.namespace(purpose), spec)
+    }
+
+    /// The same, in this namespace.
+    pub fn tenant_in(&self, namespace: String, spec: &Value) -> Tenant<'_> {
         let kubectl = self.kubectl();
         let service_account_uid = workload::create_service_account(&kubectl, &namespace, "bot").expect("a ServiceAccount");
         let pod_uid = workload::create_pod(&kubectl, &namespace, "pod", "bot").expect("a Pod");
-        self.apply(&agent(&namespace, "bot", spec)).expect("the Agent is accepted");
+        self.apply(&stamped(agent(&namespace, "bot", spec), "admin")).expect("the Agent is accepted");
         kubectl.wait_for(&namespace, "agent/bot", "condition=Ready", PATIENCE).expect("the Agent is Ready");
         let tenant = Tenant { world: self, namespace, service_account_uid, pod_uid, token: String::new() };
         let token = tenant.pod_token("bot", "pod", &tenant.pod_uid);
@@ -149,21 +170,32 @@ impl World {
 
     /// A Role with `rules` in `namespace`, bound to `subjects`.
     pub fn bind(&self, namespace: &str, name: &str, rules: &Value, subjects: &[Value]) {
-        let (api, metadata) = ("rbac.authorization.k8s.io/v1", json!({"name": name, "namespace": namespace}));
-        self.apply(&json!({"apiVersion": api, "kind": "Role", "metadata": metadata, "rules": rules})).expect("a Role");
-        self.bind_role(namespace, name, "Role", name, subjects);
+        let metadata = json!({"name": name, "namespace": namespace});
+        self.rbac("Role", &metadata, json!({"rules": rules}));
+        let role = json!({"apiGroup": RBAC, "kind": "Role", "name": name});
+        self.rbac("RoleBinding", &metadata, json!({"roleRef": role, "subjects": subjects}));
     }
 
-    /// A RoleBinding to a Role or ClusterRole that exists.
-    pub fn bind_role(&self, namespace: &str, name: &str, kind: &str, role: &str, subjects: &[Value]) {
-        self.apply(&json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": name, "namespace": namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
-            "subjects": subjects,
-        }))
-        .expect("a RoleBinding");
+    /// A ClusterRole with `rules`, bound in the whole cluster to `subjects`.
+    pub fn bind_everywhere(&self, name: &str, rules: &Value, subjects: &[Value]) {
+        let metadata = json!({"name": name});
+        self.rbac("ClusterRole", &metadata, json!({"rules": rules}));
+        let role = json!({"apiGroup": RBAC, "kind": "ClusterRole", "name": name});
+        self.rbac("ClusterRoleBinding", &metadata, json!({"roleRef": role, "subjects": subjects}));
+    }
+
+    /// An existing ClusterRole, bound in `namespace` to `subjects`.
+    pub fn bind_cluster_role(&self, namespace: &str, name: &str, role: &str, subjects: &[Value]) {
+        let role_ref = json!({"apiGroup": RBAC, "kind": "ClusterRole", "name": role});
+        let metadata = json!({"name": name, "namespace": namespace});
+        self.rbac("RoleBinding", &metadata, json!({"roleRef": role_ref, "subjects": subjects}));
+    }
+
+    fn rbac(&self, kind: &str, metadata: &Value, mut object: Value) {
+        object["apiVersion"] = json!(format!("{RBAC}/v1"));
+        object["kind"] = json!(kind);
+        object["metadata"] = metadata.clone();
+        self.apply(&object).expect(kind);
     }
 
     /// A capability in the catalogue whose every use a person must approve, with members of its spec replaced. Returns its name,
@@ -193,8 +225,8 @@ impl World {
 
     /// Lets a user decide about `capability` in `namespace`.
     pub fn approver(&self, user: &str, namespace: &str, capability: &str) {
-        let subject = [json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user})];
-        self.bind_role(namespace, &format!("approver-{user}"), "ClusterRole", "countersign-approver", &subject);
+        let subject = [self::user(user)];
+        self.bind_cluster_role(namespace, &format!("approver-{user}"), "countersign-approver", &subject);
         let rules = json!([{
             "apiGroups": ["countersign.dev"],
             "resources": ["capabilities"],
@@ -222,6 +254,24 @@ impl World {
         assert!(of_request.next().is_none(), "more than one record of request {id}");
         record
     }
+}
+
+/// Writes into an object that `user` wrote it. Needless, and harmless, where a policy does it.
+pub fn stamped(mut object: Value, user: &str) -> Value {
+    object["metadata"]["annotations"][CHANGED_BY] = json!(user);
+    object
+}
+
+/// A user as the subject of a role binding.
+pub fn user(name: &str) -> Value {
+    json!({"kind": "User", "apiGroup": RBAC, "name": name})
+}
+
+/// Fails unless admission refused it, for this reason.
+#[track_caller]
+pub fn forbidden(result: Result<String, String>, because: &str) {
+    let message = result.expect_err("it was accepted");
+    assert!(message.contains("orbidden") && message.contains(because), "{message}");
 }
 
 /// Waits until `check` holds, at most for `limit`. Returns how long it took.

@@ -69,6 +69,14 @@ impl Kubectl {
         Self { impersonation, ..self.clone() }
     }
 
+    /// The same, impersonating with this uid.
+    #[must_use]
+    pub fn with_uid(&self, uid: &str) -> Self {
+        let mut impersonation = self.impersonation.clone();
+        impersonation.push(format!("--as-uid={uid}"));
+        Self { impersonation, ..self.clone() }
+    }
+
     /// The file that says which cluster and which user.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
