@@ -1,9 +1,11 @@
 //! The chart: exactly the rights that its README lists, and nothing that a stolen token could use elsewhere.
 
+use crate::office::{Office, whoami};
 use crate::support::install::{NAMESPACE, RELEASE, render_chart};
+use crate::support::kubectl::Kubectl;
 use crate::support::repository;
-use crate::world::World;
-use serde_json::Value;
+use crate::world::{Stamp, World, forbidden};
+use serde_json::{Value, json};
 
 /// All documents of the chart rendered with default values, by both versions of Helm.
 fn rendered(helm: u8) -> Vec<Value> {
@@ -78,14 +80,28 @@ fn k2_a_stolen_operator_token_opens_nothing_else() {
     let user = format!("system:serviceaccount:{NAMESPACE}:{RELEASE}");
     let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{NAMESPACE}"), "system:authenticated"];
     let operator = world.kubectl().impersonating(&user, &groups);
+    // `resource` is a resource, or `resource/subresource`: kubectl itself would take what is behind the slash for a name.
     let can = |verb: &str, resource: &str, namespace: &str| {
-        let mut arguments = vec!["auth", "can-i", verb, resource];
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let subresource = format!("--subresource={subresource}");
+        let mut arguments = vec!["auth", "can-i", verb, resource, &subresource];
         if !namespace.is_empty() {
             arguments.extend(["-n", namespace]);
         }
         operator.run(&arguments).is_ok()
     };
-    assert!(can("update", "secrets/countersign", NAMESPACE), "the question itself works");
+    for (verb, resource) in [
+        ("create", "jitrequests.countersign.dev"),
+        ("delete", "jitrequests.countersign.dev"),
+        ("operate", "jitrequests.countersign.dev"),
+        ("operate", "agents.countersign.dev"),
+        ("operate", "capabilities.countersign.dev"),
+        ("update", "jitrequests.countersign.dev/status"),
+        ("update", "agents.countersign.dev/status"),
+        ("update", "capabilities.countersign.dev/status"),
+    ] {
+        assert!(can(verb, resource, "default"), "the question itself works: {verb} {resource}");
+    }
     for (verb, resource) in [
         ("get", "secrets"),
         ("list", "secrets"),
@@ -106,9 +122,10 @@ fn k2_a_stolen_operator_token_opens_nothing_else() {
         ("delete", "pods"),
         ("patch", "pods"),
         ("create", "pods/exec"),
+        ("get", "pods/exec"),
         ("create", "pods/attach"),
         ("create", "pods/portforward"),
-        ("create", "pods/ephemeralcontainers"),
+        ("update", "pods/ephemeralcontainers"),
         ("get", "pods/log"),
         ("create", "deployments"),
         ("patch", "daemonsets"),
@@ -122,9 +139,16 @@ fn k2_a_stolen_operator_token_opens_nothing_else() {
         ("update", "agents.countersign.dev"),
         ("patch", "agents.countersign.dev"),
         ("delete", "agents.countersign.dev"),
+        ("update", "jitrequests.countersign.dev"),
+        ("patch", "jitrequests.countersign.dev"),
+        ("deletecollection", "jitrequests.countersign.dev"),
+        ("create", "capabilities.countersign.dev"),
+        ("update", "capabilities.countersign.dev"),
+        ("patch", "capabilities.countersign.dev"),
+        ("delete", "capabilities.countersign.dev"),
         ("grant", "capabilities.countersign.dev"),
-        ("introspect", "audiences.countersign.dev"),
         ("approve", "capabilities.countersign.dev"),
+        ("introspect", "audiences.countersign.dev"),
         ("update", "customresourcedefinitions"),
         ("delete", "validatingadmissionpolicies"),
         ("update", "validatingadmissionpolicies"),
@@ -132,6 +156,7 @@ fn k2_a_stolen_operator_token_opens_nothing_else() {
         ("create", "mutatingwebhookconfigurations"),
         ("update", "serviceaccounts"),
         ("approve", "certificatesigningrequests"),
+        ("approve", "signers.certificates.k8s.io"),
         ("list", "configmaps"),
         ("get", "configmaps"),
         ("delete", "leases"),
@@ -141,6 +166,39 @@ fn k2_a_stolen_operator_token_opens_nothing_else() {
             assert!(!can(verb, resource, namespace), "{verb} {resource} in {namespace:?}");
         }
     }
+}
+
+#[test]
+fn k3_an_agents_service_account_reads_nothing_of_ours() {
+    let office = Office::open(World::shared(), Stamp::ByPolicy, "k3-reads");
+    office.ask("request");
+    let namespace = office.namespace();
+    crate::support::workload::create_service_account(&office.admin(), namespace, "plain").expect("a ServiceAccount");
+    let token = office.admin().run(&["create", "token", "plain", "-n", namespace]).expect("a token");
+    let kubeconfig =
+        office.world().cluster.kubeconfig_with_token(&format!("{namespace}-plain"), token.trim()).expect("a kubeconfig");
+    let plain = Kubectl::new(&kubeconfig, office.world().cluster.directory().path());
+    let name = whoami(&plain)["username"].clone();
+    assert_eq!(name, format!("system:serviceaccount:{namespace}:plain"));
+    let path = office.path("request");
+    let of = |kind: &str| format!("/apis/countersign.dev/v1alpha1/namespaces/{namespace}/{kind}");
+    for path in [
+        path.clone(),
+        format!("{path}/status"),
+        of("jitrequests"),
+        format!("{}?watch=true&timeoutSeconds=1", of("jitrequests")),
+        of("agents"),
+        of("agents/bot"),
+        "/apis/countersign.dev/v1alpha1/jitrequests".to_owned(),
+        "/apis/countersign.dev/v1alpha1/capabilities".to_owned(),
+        format!("/apis/countersign.dev/v1alpha1/capabilities/{}", office.capability),
+    ] {
+        let refused = plain.run(&["get", "--raw", &path]).map_err(|f| f.stderr);
+        forbidden(refused, "cannot");
+        office.admin().run(&["get", "--raw", &path]).unwrap_or_else(|e| panic!("it is there: {path}: {e}"));
+    }
+    forbidden(office.file(&plain, "mine", &json!({})), "cannot create");
+    forbidden(plain.run(&["delete", "jit", "request", "-n", namespace]).map_err(|f| f.stderr), "cannot delete");
 }
 
 #[test]

@@ -1,8 +1,28 @@
 //! Admission policies that are missing or altered: what was written meanwhile proves nothing.
 
 use crate::world::{PATIENCE, World, agent, wait_until};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
+
+pub const BINDING: &str = "validatingadmissionpolicybinding";
+
+/// Waits until the operator says that the policies are in force, or that they are not.
+pub fn in_force(world: &World, expected: bool) {
+    let line = format!("countersign_admission_policies_in_force {}", u8::from(expected));
+    wait_until(&line, PATIENCE, || world.operator.get("/metrics").is_ok_and(|m| m.body.contains(&line)));
+}
+
+/// Deletes a policy or binding, and waits until the operator knows. Returns what restores it.
+pub fn take_away(world: &World, kind: &str, name: &str) -> Value {
+    let mut saved = world.kubectl().get_json(&["get", kind, name]).expect("it is installed");
+    world.kubectl().run(&["delete", kind, name]).expect("an administrator may delete it");
+    in_force(world, false);
+    for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"] {
+        saved["metadata"].as_object_mut().expect("metadata").remove(field);
+    }
+    saved.as_object_mut().expect("an object").remove("status");
+    saved
+}
 
 #[test]
 fn an_agent_written_while_the_policies_were_missing_gets_no_token_until_it_is_written_again() {
@@ -10,32 +30,15 @@ fn an_agent_written_while_the_policies_were_missing_gets_no_token_until_it_is_wr
     let world = World::start(4, &[], &[]);
     let old = world.tenant_with("old", &json!({}));
     world.exchange(&old.token).expect(200);
-    let in_force = |expected: u8| {
-        wait_until("the metric says so", PATIENCE, || {
-            world
-                .operator
-                .get("/metrics")
-                .is_ok_and(|m| m.body.contains(&format!("countersign_admission_policies_in_force {expected}")))
-        });
-    };
     let kubectl = world.kubectl();
-    for (kind, name) in
-        [("validatingadmissionpolicybinding", "countersign-agents"), ("validatingadmissionpolicy", "countersign-agents-status")]
-    {
-        let saved = kubectl.get_json(&["get", kind, name]).expect("it is installed");
-        kubectl.run(&["delete", kind, name]).expect("an administrator may delete it");
-        in_force(0);
+    for (kind, name) in [(BINDING, "countersign-agents"), ("validatingadmissionpolicy", "countersign-agents-status")] {
+        let saved = take_away(&world, kind, name);
         let namespace = written_meanwhile(&world);
         assert_eq!(world.operator.get("/readyz").expect("an answer").status, 200, "readiness is not affected");
         world.exchange(&old.token).expect(200);
 
-        let mut restored = saved.clone();
-        for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"] {
-            restored["metadata"].as_object_mut().expect("metadata").remove(field);
-        }
-        restored.as_object_mut().expect("an object").remove("status");
-        world.apply(&restored).expect("restored");
-        in_force(1);
+        world.apply(&saved).expect("restored");
+        in_force(&world, true);
         still_refused(&world, &namespace);
     }
 
@@ -47,10 +50,10 @@ fn an_agent_written_while_the_policies_were_missing_gets_no_token_until_it_is_wr
             .expect("patched");
     };
     patch("Audit");
-    in_force(0);
+    in_force(&world, false);
     let namespace = written_meanwhile(&world);
     patch("Deny");
-    in_force(1);
+    in_force(&world, true);
     still_refused(&world, &namespace);
 
     // Written again, in its spec, by somebody who may grant what it holds.

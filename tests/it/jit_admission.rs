@@ -12,7 +12,7 @@ const OWN: &str = "nobody approves a request of their own";
 const NOT_DECISION: &str = "people write 'decision' only";
 
 /// The decisions that the operator has recorded.
-fn approvals(office: &Office, name: &str) -> Vec<Value> {
+fn approvals(office: &Office<'_>, name: &str) -> Vec<Value> {
     office.stored(name)["status"]["approvals"].as_array().cloned().unwrap_or_default()
 }
 
@@ -23,7 +23,7 @@ fn status_rights() -> Value {
 
 /// Fails unless the status of the request is as it was at the end of `attempt`, but for what the operator itself reports.
 #[track_caller]
-fn without_effect(office: &Office, name: &str, attempt: impl FnOnce()) {
+fn without_effect(office: &Office<'_>, name: &str, attempt: impl FnOnce()) {
     let before = office.stored(name)["status"].clone();
     attempt();
     assert_eq!(office.stored(name)["status"], before, "it had an effect");
@@ -48,6 +48,47 @@ fn whoever_may_approve_approves_and_is_named() {
             );
             assert!(approval.get("void").is_none(), "{approval}");
         }
+    });
+}
+
+#[test]
+fn a_decision_may_come_with_the_whole_status() {
+    both_ways("put", |office| {
+        let alice = office.person("alice");
+        office.ask("request");
+        let mut whole = office.stored("request");
+        whole["status"]["decision"] = office.decision(&alice, "Approved");
+        let put = |object: &Value| {
+            let arguments = ["replace", "--raw", &format!("{}/status", office.path("request")), "-f", "-"];
+            alice.run_with_input(&arguments, &object.to_string()).map_err(|f| f.stderr)
+        };
+        let mut more = whole.clone();
+        more["status"]["phase"] = json!("Approved");
+        forbidden(put(&more), NOT_DECISION);
+        let mut less = whole.clone();
+        less["status"].as_object_mut().expect("a status").remove("evidence");
+        forbidden(put(&less), NOT_DECISION);
+        put(&whole).expect("as a client library would write it");
+        office.settled("request", "Approved");
+    });
+}
+
+#[test]
+fn somebody_in_as_many_groups_as_the_schema_allows_asks_and_decides() {
+    both_ways("groups", |office| {
+        let groups: Vec<String> = (0..511).map(|i| format!("group-{i:03}-0123456789-0123456789-012345")).collect();
+        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+        let alice = office.admin().impersonating("alice", &groups);
+        assert_eq!(whoami(&alice)["groups"].as_array().expect("groups").len(), 512, "and system:authenticated");
+        office.ask("request");
+        let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["jitrequests"], "verbs": ["create"]}]);
+        office.world().bind(office.namespace(), "alice-files", &rules, &[user("alice")]);
+        wait_until("the right is seen", PATIENCE, || {
+            !office.file(&alice, "hers", &json!({})).is_err_and(|e| e.contains("cannot create"))
+        });
+        office.settled("hers", "Denied");
+        office.decide(&alice, "request", "Approved").expect("alice may");
+        office.settled("request", "Approved");
     });
 }
 

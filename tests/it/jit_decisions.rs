@@ -16,7 +16,7 @@ fn digest(digit: &str) -> String {
     format!("sha256:{}", digit.repeat(64))
 }
 
-fn merged(mut status: Value, other: Value) -> Value {
+fn merged(mut status: Value, other: &Value) -> Value {
     for (member, value) in other.as_object().expect("members") {
         status[member] = value.clone();
     }
@@ -25,7 +25,7 @@ fn merged(mut status: Value, other: Value) -> Value {
 
 /// Fails if the status of the request is not the same after `attempts`.
 #[track_caller]
-fn unchanged(office: &Office, name: &str, attempts: impl FnOnce()) {
+fn unchanged(office: &Office<'_>, name: &str, attempts: impl FnOnce()) {
     let before = office.stored(name)["status"].clone();
     attempts();
     assert_eq!(office.stored(name)["status"], before);
@@ -62,7 +62,7 @@ fn an_approver_writes_no_field_but_the_decision() {
                 for value in values {
                     let edit = json!({*field: value});
                     forbidden(office.patch_status(&alice, "request", &edit), NOT_DECISION);
-                    let beside = merged(edit, json!({"decision": office.decision(&alice, "Approved")}));
+                    let beside = merged(edit, &json!({"decision": office.decision(&alice, "Approved")}));
                     forbidden(office.patch_status(&alice, "request", &beside), NOT_DECISION);
                 }
             }
@@ -96,7 +96,7 @@ fn the_digest_in_a_decision_is_that_of_the_request() {
         office.ask("other");
         let of = |name: &str| office.stored(name)["status"]["digest"].as_str().expect("a digest").to_owned();
         let decide = |digest: &str, verdict: &str| {
-            let decision = merged(office.decision(&alice, verdict), json!({"digest": digest}));
+            let decision = merged(office.decision(&alice, verdict), &json!({"digest": digest}));
             office.patch_status(&alice, "request", &json!({"decision": decision}))
         };
         let right = of("request");
@@ -126,6 +126,10 @@ fn a_decision_waits_for_the_digest() {
         for verdict in ["Approved", "Denied"] {
             forbidden(office.decide(&alice, "request", verdict), "If it was made a moment ago, retry");
         }
+        for phase in ["Approved", "Issued", "Completed", "Cancelled"] {
+            let begun = json!({"phase": phase, "digest": digest("0")});
+            invalid(office.patch_status(&office.admin(), "request", &begun), "a request begins as Pending");
+        }
         drop(ice);
         office.settled("request", "Pending");
         office.decide(&alice, "request", "Approved").expect("now there is something to decide on");
@@ -142,7 +146,7 @@ fn a_second_decision_waits_until_the_first_is_recorded() {
         office.decide(&alice, "request", "Approved").expect("the first");
         unchanged(office, "request", || {
             for who in [&alice, &bob] {
-                let other = merged(office.decision(who, "Approved"), json!({"comment": "yes"}));
+                let other = merged(office.decision(who, "Approved"), &json!({"comment": "yes"}));
                 forbidden(office.patch_status(who, "request", &json!({"decision": other})), THERE_IS_ONE);
             }
             // Not even the operator's rights help: a decision leaves only into approvals.
@@ -179,14 +183,14 @@ fn a9_a_denial_replaces_an_approval_that_is_not_recorded_and_is_final() {
         let (alice, bob, admin) = (office.person("alice"), office.person("bob"), office.admin());
         office.ask("request");
         let ice = office.freeze();
-        let approval = merged(office.decision(&alice, "Approved"), json!({"comment": "fine with me"}));
+        let approval = merged(office.decision(&alice, "Approved"), &json!({"comment": "fine with me"}));
         office.patch_status(&alice, "request", &json!({"decision": approval})).expect("the first");
-        let denial = merged(office.decision(&bob, "Denied"), json!({"comment": "not with me"}));
+        let denial = merged(office.decision(&bob, "Denied"), &json!({"comment": "not with me"}));
         office.patch_status(&bob, "request", &json!({"decision": denial})).expect("a denial wins");
         unchanged(office, "request", || {
             for who in [&alice, &bob] {
                 invalid(office.decide(who, "request", "Approved"), "Denied is final");
-                let again = merged(office.decision(who, "Denied"), json!({"comment": "again"}));
+                let again = merged(office.decision(who, "Denied"), &json!({"comment": "again"}));
                 invalid(office.patch_status(who, "request", &json!({"decision": again})), "Denied is final");
             }
             invalid(office.patch_status(&admin, "request", &json!({"decision": {"verdict": "Approved"}})), "Denied is final");
@@ -212,7 +216,7 @@ fn what_a_person_wrote_is_not_put_into_the_mouth_of_another() {
         let (alice, bob) = (office.person("alice"), office.person("bob"));
         office.ask("request");
         let ice = office.freeze();
-        let approval = merged(office.decision(&alice, "Approved"), json!({"comment": "fine with me"}));
+        let approval = merged(office.decision(&alice, "Approved"), &json!({"comment": "fine with me"}));
         office.patch_status(&alice, "request", &json!({"decision": approval})).expect("the first");
         // The patch of the manual: it names no comment, and a merge keeps what it does not name.
         let merge = office.decide(&bob, "request", "Denied");

@@ -3,27 +3,18 @@
 
 use crate::office::{OPERATOR, Office, both_ways, create, invalid, whoami};
 use crate::support::workload;
-use crate::world::{DOCS, PATIENCE, Stamp, agent, forbidden, stamped, user, wait_until};
+use crate::world::{DOCS, PATIENCE, Stamp, World, agent, forbidden, stamped, user, wait_until};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 const NOT_YOU: &str = "spec.requestedBy must be the user name, uid and groups of the user who makes the request";
 
 /// Lets alice create requests, and edit those that are there.
-fn alice_may_file(office: &Office) {
+fn alice_may_file(office: &Office<'_>) {
     let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["jitrequests"], "verbs": ["create", "update", "patch"]}]);
     office.world().bind(office.namespace(), "alice-files", &rules, &[user("alice")]);
     let question = ["auth", "can-i", "create", "jitrequests.countersign.dev", "-n", office.namespace()];
     wait_until("the right is seen", PATIENCE, || office.person("alice").run(&question).is_ok());
-}
-
-/// Why the request ended without a decision.
-fn reason(office: &Office, name: &str) -> String {
-    let status = office.stored(name)["status"].clone();
-    let conditions = status["conditions"].as_array().expect("conditions");
-    let approved = conditions.iter().find(|c| c["type"] == "Approved").expect("Approved");
-    assert_eq!(approved["status"], "False", "{status}");
-    approved["reason"].as_str().expect("a reason").to_owned()
 }
 
 /// A time that many seconds from now.
@@ -86,8 +77,7 @@ fn k3_an_agent_asks_for_itself_only_and_people_do_not_ask() {
         office.file(&office.person("alice"), "by-alice", &json!({})).expect("nor that");
         office.file(&office.admin(), "by-admin", &json!({})).expect("nor that");
         for name in ["for-rival", "by-alice", "by-admin"] {
-            office.settled(name, "Denied");
-            assert_eq!(reason(office, name), "RequesterNotAgent");
+            assert_eq!(office.ended(name, "Denied"), "RequesterNotAgent");
         }
         office.ask("for-itself");
     });
@@ -109,8 +99,7 @@ fn only_the_operator_says_on_whose_behalf_an_agent_asks() {
         office.settled("request", "Pending");
         // An administrator holds every verb, also that of the operator, and is not the operator for all that.
         office.file(&office.admin(), "by-admin", &behalf).expect("admission sees the verb");
-        office.settled("by-admin", "Denied");
-        assert_eq!(reason(office, "by-admin"), "RequesterNotAgent");
+        assert_eq!(office.ended("by-admin", "Denied"), "RequesterNotAgent");
     });
 }
 
@@ -272,4 +261,43 @@ fn what_was_asked_cannot_be_changed() {
             .expect("a label is no question");
         assert_eq!(["full", "bare"].map(|name| office.stored(name)["spec"].clone()), before);
     });
+}
+
+/// Parameters that nest so many levels deep.
+pub fn nested(levels: usize) -> Value {
+    (1..levels).fold(json!({}), |inner, _| json!({"a": inner}))
+}
+
+#[test]
+fn parameters_beyond_the_limits_are_denied() {
+    let office = Office::open(World::shared(), Stamp::ByPolicy, "parameters");
+    let ask = |name: &str, parameters: &Value| {
+        let operation = json!({"capability": office.capability, "audience": DOCS, "parameters": parameters});
+        office.file(&office.bot, name, &json!({"operation": operation})).unwrap_or_else(|e| panic!("{parameters}: {e}"));
+    };
+    for (index, good) in [json!({}), json!({"amount": 500, "to": {"name": "Jürgen 🦀"}}), nested(8)].iter().enumerate() {
+        let name = format!("good-{index}");
+        ask(&name, good);
+        office.settled(&name, "Pending");
+    }
+    for (index, bad) in [
+        json!({"a": "x".repeat(4096)}),
+        json!({"\u{430}mount": 5}),
+        json!({"": 5}),
+        json!({"amount": 9_007_199_254_740_993_u64}),
+        json!({"to": "a\u{202e}b"}),
+        json!({"to": "a\nb"}),
+        json!({"amount": {"$serde_json::private::Number": "5"}}),
+        nested(9),
+        nested(16),
+        nested(17),
+        nested(64),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let name = format!("bad-{index}");
+        ask(&name, bad);
+        assert_eq!(office.ended(&name, "Denied"), "InvalidRequest", "{bad}");
+    }
 }

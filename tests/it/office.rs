@@ -13,8 +13,8 @@ pub const OPERATOR: &str = "system:serviceaccount:countersign-system:countersign
 
 /// A namespace with an Agent `bot` that needs approval for its one capability. Its ServiceAccount may file requests, alice and
 /// bob may decide on them, and carol may write their status but decide nothing.
-pub struct Office {
-    pub tenant: Tenant<'static>,
+pub struct Office<'a> {
+    pub tenant: Tenant<'a>,
     pub stamp: Stamp,
     /// The capability, which only this office uses.
     pub capability: String,
@@ -23,14 +23,14 @@ pub struct Office {
 }
 
 /// Runs `test` on both kinds of clusters.
-pub fn both_ways(purpose: &str, test: impl Fn(&Office)) {
+pub fn both_ways(purpose: &str, test: impl Fn(&Office<'static>)) {
     for (world, stamp) in World::both() {
         test(&Office::open(world, stamp, purpose));
     }
 }
 
 /// Runs `test` on both kinds of clusters, where it may [freeze](Office::freeze) the operator: no two such tests run at once.
-pub fn both_ways_alone(purpose: &str, test: impl Fn(&Office)) {
+pub fn both_ways_alone(purpose: &str, test: impl Fn(&Office<'static>)) {
     static TURN: Mutex<()> = Mutex::new(());
     static STAMPED: OnceLock<World> = OnceLock::new();
     static WRITTEN: OnceLock<World> = OnceLock::new();
@@ -40,12 +40,13 @@ pub fn both_ways_alone(purpose: &str, test: impl Fn(&Office)) {
     test(&Office::open(WRITTEN.get_or_init(without), Stamp::ByHand, purpose));
 }
 
-impl Office {
+impl<'a> Office<'a> {
     /// In a namespace of its own.
-    pub fn open(world: &'static World, stamp: Stamp, purpose: &str) -> Self {
+    pub fn open(world: &'a World, stamp: Stamp, purpose: &str) -> Self {
         let namespace = world.namespace(purpose);
         let capability = format!("{namespace}.pay");
-        Self::catalogue(world, &capability, json!({}));
+        let rule = json!({"apiVersion": "countersign.dev/v1alpha1", "kind": "Capability", "metadata": {"name": capability}, "spec": {"approval": {}}});
+        world.apply(&stamped(rule, "admin")).expect("the Capability is accepted");
         let entry = json!({"name": capability, "approval": "Required"});
         let tenant = world.tenant_in(namespace, &json!({"capabilities": [entry]}));
         let namespace = &tenant.namespace;
@@ -60,13 +61,7 @@ impl Office {
         office
     }
 
-    /// Writes the rule of a capability as the administrator.
-    fn catalogue(world: &World, name: &str, approval: Value) {
-        let object = json!({"apiVersion": "countersign.dev/v1alpha1", "kind": "Capability", "metadata": {"name": name}, "spec": {"approval": approval}});
-        world.apply(&stamped(object, "admin")).expect("the Capability is accepted");
-    }
-
-    pub fn world(&self) -> &'static World {
+    pub fn world(&self) -> &'a World {
         self.tenant.world
     }
 
@@ -169,15 +164,28 @@ impl Office {
         settled.unwrap_or_else(|e| panic!("{phase}: {e}: {}", self.stored(name)["status"]));
     }
 
-    /// The agent comes for the token of a request.
+    /// Waits until the request has ended in that phase. Returns the reason.
+    #[track_caller]
+    pub fn ended(&self, name: &str, phase: &str) -> String {
+        self.settled(name, phase);
+        let status = self.stored(name)["status"].clone();
+        let conditions = status["conditions"].as_array().expect("conditions");
+        let finished = conditions.iter().find(|c| c["type"] == "Finished").expect("Finished");
+        assert_eq!(finished["status"], "True", "{status}");
+        finished["reason"].as_str().expect("a reason").to_owned()
+    }
+
+    /// The agent comes for the token of a request, and does not wait.
     pub fn poll(&self, name: &str) -> Reply {
         let uid = self.stored(name)["metadata"]["uid"].as_str().expect("a uid").to_owned();
-        self.world().request(&[
+        let form = [
             ("grant_type", "urn:openid:params:grant-type:ciba"),
             ("auth_req_id", &uid),
             ("client_assertion_type", CLIENT_ASSERTION),
             ("client_assertion", &self.tenant.token),
-        ])
+        ];
+        let request = self.world().http.post(format!("{}/oauth2/token", self.world().operator.url()));
+        request.header("prefer", "wait=0").form(&form).send().expect("an answer").into()
     }
 
     /// Where the request is, for raw calls.
@@ -186,16 +194,16 @@ impl Office {
     }
 
     /// Stops the operator until the value is dropped: what people write stays as they wrote it.
-    pub fn freeze(&self) -> Ice {
+    pub fn freeze(&self) -> Ice<'a> {
         self.world().operator.process().signal("STOP").expect("frozen");
         Ice(self.world())
     }
 }
 
 /// A frozen operator.
-pub struct Ice(&'static World);
+pub struct Ice<'a>(&'a World);
 
-impl Drop for Ice {
+impl Drop for Ice<'_> {
     fn drop(&mut self) {
         self.0.operator.process().signal("CONT").expect("thawed");
     }

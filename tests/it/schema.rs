@@ -4,7 +4,7 @@ use crate::world::{DOCS, PATIENCE, World, agent, wait_until};
 use serde_json::{Value, json};
 
 /// Creates nothing, but goes all the way through validation and admission.
-fn dry_run(world: &World, object: &Value) -> Result<String, String> {
+pub fn dry_run(world: &World, object: &Value) -> Result<String, String> {
     let arguments = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
     world.kubectl().run_with_input(&arguments, &object.to_string()).map_err(|failure| failure.stderr)
 }
