@@ -4,10 +4,11 @@ use crate::admission::enforcement::{Breach, Enforcement, Seal, Sighting, Verdict
 use crate::admission::validating;
 use crate::metrics::Metrics;
 use crate::snapshot::watches::follow;
+use crate::snapshot::wire::Meta;
 use crate::time::Clock;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, PartialObjectMeta};
+use kube::api::Api;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -74,8 +75,8 @@ impl Policies {
 
     /// Looks again whenever a policy or binding changes and every few seconds, for ever.
     pub async fn watch(self: Arc<Self>) {
-        let policies = Api::<PartialObjectMeta<ValidatingAdmissionPolicy>>::all(self.client.clone());
-        let bindings = Api::<PartialObjectMeta<ValidatingAdmissionPolicyBinding>>::all(self.client.clone());
+        let policies = Api::<Meta<ValidatingAdmissionPolicy>>::all(self.client.clone());
+        let bindings = Api::<Meta<ValidatingAdmissionPolicyBinding>>::all(self.client.clone());
         let looking = async {
             loop {
                 let pause = match self.look().await {

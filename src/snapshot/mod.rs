@@ -7,6 +7,7 @@ mod agents;
 mod freshness;
 mod requests;
 pub mod watches;
+pub mod wire;
 mod workloads;
 
 pub use agents::AgentIndex;

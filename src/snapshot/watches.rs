@@ -1,5 +1,6 @@
 //! The watches that keep a [`Snapshot`] current.
 
+use super::wire::{Guarded, Meta};
 use super::workloads::{UidSet, Workloads};
 use super::{Snapshot, Source};
 use crate::agent::RegisteredAgent;
@@ -9,8 +10,7 @@ use crate::grammar::{AgentId, CapabilityName};
 use crate::jit::{Request, RequestId};
 use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use kube::api::{Api, PartialObjectMeta};
-use kube::core::DeserializeGuard;
+use kube::api::Api;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -41,7 +41,7 @@ pub async fn agents(
     events: UnboundedSender<AgentEvent>,
     requests: UnboundedSender<RequestEvent>,
 ) {
-    let api: Api<DeserializeGuard<Agent>> = Api::all(client);
+    let api: Api<Guarded<Agent>> = Api::all(client);
     // A send fails only while the process ends.
     let tell = |event| {
         let id = match &event {
@@ -74,11 +74,11 @@ pub async fn agents(
 }
 
 /// Registers a stored object. One that cannot be read is taken out of the view: unreadable is unregistered.
-fn read(snapshot: &Snapshot, guarded: DeserializeGuard<Agent>) -> Option<Agent> {
+fn read(snapshot: &Snapshot, guarded: Guarded<Agent>) -> Option<Agent> {
     let (namespace, name) = (guarded.namespace().unwrap_or_default(), guarded.name_any());
-    let parsed = match guarded.0 {
+    let parsed = match guarded.object {
         Ok(agent) => RegisteredAgent::parse(&agent).map(|parsed| (agent, parsed)).map_err(|e| e.to_string()),
-        Err(invalid) => Err(invalid.error),
+        Err(invalid) => Err(invalid),
     };
     match parsed {
         Ok((agent, parsed)) => {
@@ -110,14 +110,14 @@ pub enum RequestEvent {
 
 /// Keeps the requests of `snapshot` current and tells `events` what happened, for ever.
 pub async fn requests(client: kube::Client, snapshot: Arc<Snapshot>, events: UnboundedSender<RequestEvent>) {
-    let api: Api<DeserializeGuard<JitRequest>> = Api::all(client);
+    let api: Api<Guarded<JitRequest>> = Api::all(client);
     // A send fails only while the process ends.
     let tell = |event| _ = events.send(event);
     follow(api, "jitrequests", |event| match event {
         Event::Init => snapshot.update_requests(super::RequestIndex::begin),
         Event::InitApply(guarded) | Event::Apply(guarded) => {
             let (namespace, name, uid) = (guarded.namespace().unwrap_or_default(), guarded.name_any(), guarded.uid());
-            match guarded.0 {
+            match guarded.object {
                 Ok(object) => {
                     if let Some(request) = Request::parse(object) {
                         let id = request.id.clone();
@@ -126,7 +126,7 @@ pub async fn requests(client: kube::Client, snapshot: Arc<Snapshot>, events: Unb
                     }
                 }
                 Err(invalid) => {
-                    tracing::warn!(%namespace, %name, error = %invalid.error, "a JitRequest cannot be read and is not honoured");
+                    tracing::warn!(%namespace, %name, error = %invalid, "a JitRequest cannot be read and is not honoured");
                     snapshot.update_requests(|requests| requests.forget(&uid.unwrap_or_default()));
                 }
             }
@@ -153,7 +153,7 @@ pub async fn capabilities(
     events: UnboundedSender<String>,
     requests: UnboundedSender<RequestEvent>,
 ) {
-    let api: Api<DeserializeGuard<Capability>> = Api::all(client);
+    let api: Api<Guarded<Capability>> = Api::all(client);
     // A send fails only while the process ends.
     let tell = |name| {
         _ = events.send(name);
@@ -163,7 +163,7 @@ pub async fn capabilities(
         Event::Init => snapshot.update_catalogue(crate::capability::Catalogue::begin),
         Event::InitApply(guarded) | Event::Apply(guarded) => {
             let name = guarded.name_any();
-            match guarded.0 {
+            match guarded.object {
                 Ok(capability) => {
                     if let Some((name, entry)) = entry_of(&capability) {
                         snapshot.update_catalogue(|catalogue| catalogue.insert(name, entry));
@@ -171,7 +171,7 @@ pub async fn capabilities(
                 }
                 // Unreadable is not absent: what it was to guard is denied.
                 Err(invalid) => {
-                    tracing::warn!(%name, error = %invalid.error, "a Capability cannot be read and is denied to everybody");
+                    tracing::warn!(%name, error = %invalid, "a Capability cannot be read and is denied to everybody");
                     if let Ok(name) = CapabilityName::parse(&name) {
                         snapshot.update_catalogue(|catalogue| {
                             catalogue.insert(name, Err(Unusable::Invalid("it cannot be read".to_owned())))
@@ -210,10 +210,10 @@ async fn uids<K>(client: kube::Client, snapshot: Arc<Snapshot>, source: Source, 
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let api: Api<PartialObjectMeta<K>> = Api::all(client);
-    let read = |object: &PartialObjectMeta<K>| {
-        let uid = object.metadata.uid.as_deref().and_then(|uid| Uuid::parse_str(uid).ok());
-        uid.map(|uid| (uid, object.metadata.deletion_timestamp.is_some()))
+    let api: Api<Meta<K>> = Api::all(client);
+    let read = |object: &Meta<K>| {
+        let uid = object.meta().uid.as_deref().and_then(|uid| Uuid::parse_str(uid).ok());
+        uid.map(|uid| (uid, object.meta().deletion_timestamp.is_some()))
     };
     follow(api, source.as_str(), |event| match event {
         Event::Init => snapshot.update_workloads(|w| set(w).begin()),
