@@ -66,6 +66,10 @@ pub(super) fn status_policy() -> Policy {
         variable("is", "has(object.status) && has(object.status.decision)"),
         variable("decides", "variables.is && (!variables.was || object.status.decision != oldObject.status.decision)"),
         variable("approves", "variables.decides && object.status.decision.verdict == 'Approved'"),
+        variable(
+            "byOther",
+            "variables.was && has(oldObject.status.decision.by) && oldObject.status.decision.by.username != request.userInfo.username",
+        ),
         variable("onlyDecides", &only_decides()),
         variable("phase", "has(oldObject.status) && has(oldObject.status.phase) ? oldObject.status.phase : ''"),
     ];
@@ -86,6 +90,16 @@ pub(super) fn status_policy() -> Policy {
         forbid_unless(
             "!variables.decides || !variables.was || (oldObject.status.decision.verdict == 'Approved' && !variables.approves)",
             "there is a decision already. A Denied is final; if an Approved is there, retry once the operator has recorded it",
+        ),
+        // The same words, merged into another's, change nothing: whoever sent them must not believe that they decided.
+        forbid_unless(
+            &format!("!variables.is || variables.decides || !variables.byOther || {operates}"),
+            "there is a decision already, by somebody else: retry once the operator has recorded it",
+        ),
+        forbid_unless(
+            "!variables.decides || !variables.byOther || !has(object.status.decision.comment) || !has(oldObject.status.decision.comment)
+                || object.status.decision.comment != oldObject.status.decision.comment",
+            "status.decision.comment is that of somebody else's decision, which yours takes the place of: write your own",
         ),
         forbid_unless(
             &format!("!variables.decides || (has(object.status.decision.by) && {})", is_user("object.status.decision.by")),
@@ -126,17 +140,24 @@ pub(super) fn status_policy() -> Policy {
 fn only_decides() -> String {
     let crd = serde_json::to_value(JitRequest::crd()).unwrap_or_default();
     let fields = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/properties").and_then(Value::as_object);
-    let same = |f: &String| {
+    // Without a schema there would be nothing to compare, and everything would be the operator's.
+    let all = |same: fn(&str) -> String| {
+        fields.map_or_else(
+            || "false".to_owned(),
+            |fields| fields.keys().filter(|f| *f != "decision").map(|f| same(f)).collect::<Vec<_>>().join(" && "),
+        )
+    };
+    let same = all(|f| {
         format!(
             "(has(object.status.{f}) ? has(oldObject.status.{f}) && object.status.{f} == oldObject.status.{f} : !has(oldObject.status.{f}))"
         )
-    };
-    // Without a schema there would be nothing to compare, and everything would be the operator's.
-    let all = fields.map_or_else(
-        || "false".to_owned(),
-        |fields| fields.keys().filter(|f| *f != "decision").map(same).collect::<Vec<_>>().join(" && "),
-    );
-    format!("has(object.status) && has(oldObject.status) && (!variables.was || variables.is) && {all}")
+    });
+    // Before the operator has written anything; lists that nobody wrote are there, and empty.
+    let none = all(|f| match f {
+        "approvals" | "conditions" => format!("(!has(object.status.{f}) || size(object.status.{f}) == 0)"),
+        _ => format!("!has(object.status.{f})"),
+    });
+    format!("has(object.status) && (!variables.was || variables.is) && (has(oldObject.status) ? {same} : {none})")
 }
 
 /// Whether the user at `path` is who makes this request to the API server.
@@ -149,21 +170,36 @@ fn is_user(path: &str) -> String {
 
 /// The mutating policy that writes who made a request.
 pub(super) fn requester_policy() -> Vec<Value> {
-    mutating_policy(NAME, "jitrequests", &["CREATE"], "true", &[], &write_user("/spec/requestedBy", "Object.spec.requestedBy"))
+    mutating_policy(
+        NAME,
+        "jitrequests",
+        &["CREATE"],
+        "true",
+        &[],
+        &json_patch(&write_user("/spec/requestedBy", "Object.spec.requestedBy")),
+    )
 }
 
 /// The mutating policy that writes who decided.
 pub(super) fn approver_policy() -> Vec<Value> {
     let condition = "has(object.status) && has(object.status.decision) &&
         (!has(oldObject.status) || !has(oldObject.status.decision) || object.status.decision != oldObject.status.decision)";
-    let mutation = write_user("/status/decision/by", "Object.status.decision.by");
-    mutating_policy(STATUS, "jitrequests/status", &["UPDATE"], condition, &[], &mutation)
+    // A merge keeps the comment of the decision whose place it takes; nobody is to have said what somebody else wrote.
+    let comment = "has(oldObject.status) && has(oldObject.status.decision) && has(oldObject.status.decision.by)
+        && oldObject.status.decision.by.username != request.userInfo.username && has(object.status.decision.comment)
+        && has(oldObject.status.decision.comment) && object.status.decision.comment == oldObject.status.decision.comment
+            ? [JSONPatch{op: 'remove', path: '/status/decision/comment'}] : []";
+    let by = write_user("/status/decision/by", "Object.status.decision.by");
+    mutating_policy(STATUS, "jitrequests/status", &["UPDATE"], condition, &[], &json_patch(&format!("{by} + ({comment})")))
 }
 
 /// Writes the user at `path`, over whatever is there. No ApplyConfiguration: it would merge the lists of groups.
-fn write_user(path: &str, kind: &str) -> Value {
-    let expression = format!(
+fn write_user(path: &str, kind: &str) -> String {
+    format!(
         "[JSONPatch{{op: 'add', path: '{path}', value: {kind}{{username: request.userInfo.username, uid: {UID}, groups: {GROUPS}}}}}]"
-    );
-    json!({"patchType": "JSONPatch", "jsonPatch": {"expression": squeeze(&expression)}})
+    )
+}
+
+fn json_patch(expression: &str) -> Value {
+    json!({"patchType": "JSONPatch", "jsonPatch": {"expression": squeeze(expression)}})
 }

@@ -141,10 +141,11 @@ impl Controller {
 
     async fn reconcile(&self, id: &RequestId) -> kube::Result<Option<Instant>> {
         let Some(request) = self.snapshot.requests().named(id) else { return Ok(None) };
+        // First of all, however old the rest of the view: what was written without the policies must not wait until they are back.
+        let admitted = self.admitted(&request).await?;
         if self.snapshot.freshness.check(std::time::Instant::now()).is_err() {
             return Ok(Some(Instant::now() + RETRY_AFTER));
         }
-        let admitted = self.admitted(&request).await?;
         let now = self.clock.now().as_second();
         match self.step(&request, admitted, now) {
             Step::Wait(until) => {

@@ -24,8 +24,7 @@ pub const GROUP: &str = "countersign.dev";
 pub const CHANGED_BY: &str = "countersign.dev/changed-by";
 
 /// CEL: a text that people read has no control or text-direction characters, so that nothing in it hides or reorders the rest.
-const READABLE: &str =
-    r"!self.matches('[\\x{00}-\\x{1f}\\x{7f}-\\x{9f}\\x{200b}-\\x{200f}\\x{2028}-\\x{202e}\\x{2060}-\\x{2069}\\x{feff}]')";
+const READABLE: &str = r"!self.matches('[\\x{00}-\\x{1f}\\x{7f}-\\x{9f}\\x{61c}\\x{200b}-\\x{200f}\\x{2028}-\\x{202e}\\x{2060}-\\x{2069}\\x{feff}]')";
 
 /// Every CustomResourceDefinition of this crate, as `countersign crds` prints them.
 #[must_use]

@@ -131,9 +131,10 @@ pub(super) fn change(
         &message,
         now,
     );
-    // Once approved it was approved, whatever ended it later; only a person can take that back.
+    // Once approved it was approved, whatever ended it later; only a person can take that back, and what was forged never was.
     if matches!(request.status.phase, Some(Phase::Approved | Phase::Issued))
         && phase != Phase::Denied
+        && reason != Why::EvidenceMissing
         && let Some(before) = request.status.conditions.iter().find(|c| c.type_ == CONDITION_APPROVED && c.status == "True")
     {
         approved = before.clone();
