@@ -101,7 +101,7 @@ fn prepare(fixture: &Fixture) -> Vec<String> {
             "subjects": [{"apiGroup": rbac, "kind": "User", "name": PERSON}],
         })
     };
-    let approve = json!([
+    let rules = json!([
         {"apiGroups": ["countersign.dev"], "resources": ["capabilities"], "resourceNames": [CAPABILITY], "verbs": ["approve"]},
     ]);
     let objects = [
@@ -115,7 +115,7 @@ fn prepare(fixture: &Fixture) -> Vec<String> {
             "apiVersion": format!("{rbac}/v1"),
             "kind": "Role",
             "metadata": {"namespace": AGENTS_NAMESPACE, "name": "approve-payments"},
-            "rules": approve,
+            "rules": rules,
         }),
         binding("Role", "approve-payments"),
         binding("ClusterRole", "countersign-approver"),

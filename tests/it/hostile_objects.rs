@@ -22,16 +22,13 @@ fn a21_a_request_of_any_depth_stops_nobody_else() {
     let other = world.tenant("bystander");
     world.exchange(&other.token).expect(200);
     let operation = json!({"capability": office.capability, "audience": DOCS, "parameters": nested(500)});
-    // Whether it is refused or denied is another matter.
-    let outcome = office.file(&office.bot, "deep", &json!({"operation": operation}));
+    // Whether it is refused at once or denied later is another matter.
+    _ = office.file(&office.bot, "deep", &json!({"operation": operation}));
     // Longer than a view of the cluster may be old.
     let end = Instant::now() + Duration::from_secs(12);
     while Instant::now() < end {
         world.exchange(&other.token).expect(200);
         std::thread::sleep(Duration::from_millis(250));
-    }
-    if outcome.is_ok() {
-        office.settled("deep", "Denied");
     }
     another_process_becomes_ready(&world);
 }

@@ -29,6 +29,7 @@ fn every_field_has_bounds_and_a_type() {
         resources(json!(["document:**", "document:a/b/c/**", "repo:org/*", "x:*"])),
         audience("urn:example:docs"),
         accounts(json!(many(16))),
+        json!({"capabilities": [{"name": "a.b", "approval": "Required"}, {"name": "c", "approval": null}]}),
         json!({"owner": "system:serviceaccounts:research team"}),
     ];
     for spec in good {
@@ -76,6 +77,9 @@ fn every_field_has_bounds_and_a_type() {
         json!({"capabilities": [{"name": "-a"}]}),
         json!({"capabilities": [{"name": "a".repeat(101)}]}),
         json!({"capabilities": [{"name": ""}]}),
+        json!({"capabilities": [{"name": "a.b", "approval": "required"}]}),
+        json!({"capabilities": [{"name": "a.b", "approval": "Optional"}]}),
+        json!({"capabilities": [{"name": "a.b", "approval": true}]}),
         // resources
         resources(json!([])),
         resources(json!(["document"])),
@@ -161,6 +165,7 @@ fn kubectl_explains_every_field() {
         "agent.spec.capabilities",
         "agent.spec.capabilities.name",
         "agent.spec.capabilities.resources",
+        "agent.spec.capabilities.approval",
         "agent.spec.tokens",
         "agent.spec.tokens.expirationSeconds",
         "agent.spec.tokens.audiences",
