@@ -29,7 +29,7 @@ fn every_field_has_bounds_and_a_type() {
         resources(json!(["document:**", "document:a/b/c/**", "repo:org/*", "x:*"])),
         audience("urn:example:docs"),
         accounts(json!(many(16))),
-        json!({"capabilities": [{"name": "a.b", "approval": "Required"}, {"name": "c", "approval": null}]}),
+        json!({"capabilities": [{"name": "a.b", "approval": "Required"}, {"name": "c"}]}),
         json!({"owner": "system:serviceaccounts:research team"}),
     ];
     for spec in good {
