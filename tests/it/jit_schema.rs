@@ -290,6 +290,18 @@ fn kubectl_explains_every_field_of_both_kinds() {
     }
 }
 
+#[test]
+fn the_manual_of_an_optional_choice_is_that_of_the_field() {
+    for (field, says) in [
+        ("agent.spec.capabilities.approval", "needs 'grant' on the name"),
+        ("capability.spec.risk", "By itself it changes no decision"),
+    ] {
+        let text = World::shared().kubectl().run(&["explain", field]).expect(field);
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(says), "{field}: {text}");
+    }
+}
+
 /// The paths of all fields below `schema`, but those of conditions, which are Kubernetes' own.
 fn collect(path: &str, schema: &Value, fields: &mut Vec<String>) {
     fields.push(path.to_owned());
