@@ -18,7 +18,7 @@ use kube::runtime::events::{Recorder as Events, Reporter};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -136,7 +136,6 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         evidence: loaded.evidence.clone(),
         own: own.clone(),
         clock,
-        tainted: Mutex::default(),
     };
     parts.spawn(named("the controller of JitRequests", controller.run(request_events)));
     let beat = lease::beat(client.clone(), args.namespace.clone(), args.lease_name.clone(), holder, Arc::clone(&snapshot), clock);

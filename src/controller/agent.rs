@@ -14,7 +14,6 @@ use crate::time::Clock;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
 use kube::api::Api;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -56,8 +55,6 @@ impl Controller {
     /// Handles `events` for ever.
     pub async fn run(self, mut events: UnboundedReceiver<AgentEvent>) {
         let mut due: Due<AgentId> = Due::default();
-        // Agents that were found unproven, by UID, until their status says so: a write in between must not wash it off.
-        let mut tainted: HashSet<String> = HashSet::new();
         loop {
             tokio::select! {
                 event = events.recv() => match event {
@@ -67,7 +64,7 @@ impl Controller {
                 () = due.wait() => {
                     let now = Instant::now();
                     while let Some(id) = due.take(now) {
-                        if let Err(error) = self.reconcile(&id, &mut tainted).await {
+                        if let Err(error) = self.reconcile(&id).await {
                             let conflict = matches!(&error, kube::Error::Api(status) if status.is_conflict());
                             if !conflict {
                                 tracing::warn!(agent = %id, error = %crate::error_chain(&error), "the status of an Agent could not be written");
@@ -115,7 +112,7 @@ impl Controller {
     }
 
     /// Brings the status of one Agent up to date.
-    async fn reconcile(&self, id: &AgentId, tainted: &mut HashSet<String>) -> kube::Result<()> {
+    async fn reconcile(&self, id: &AgentId) -> kube::Result<()> {
         let api: Api<Agent> = Api::namespaced(self.client.clone(), id.namespace());
         let Some(mut agent) = api.get_opt(id.name()).await? else { return Ok(()) };
         let Ok(parsed) = RegisteredAgent::parse(&agent) else { return Ok(()) };
@@ -123,17 +120,9 @@ impl Controller {
             return Ok(());
         }
         let judgement = match parsed.admission {
-            Admission::Pending => Judgement::New(match self.policies.judge(parsed.created).await? {
-                Verdict::Proven if tainted.contains(&parsed.uid) => Verdict::Unproven(
-                    "an earlier generation was written while the admission policies were not in force".to_owned(),
-                ),
-                verdict => verdict,
-            }),
+            Admission::Pending => Judgement::New(self.policies.judge(&parsed.uid, parsed.created).await?),
             Admission::Proven | Admission::Unproven => Judgement::Kept,
         };
-        if matches!(judgement, Judgement::New(Verdict::Unproven(_))) {
-            tainted.insert(parsed.uid.clone());
-        }
         let current = agent.status.clone().unwrap_or_default();
         let desired = self.desired(&agent, &parsed, &judgement);
         if desired == current {
@@ -144,7 +133,7 @@ impl Controller {
         }
         agent.status = Some(desired);
         api.replace_status(id.name(), &super::writing(), &agent).await?;
-        tainted.remove(&parsed.uid);
+        self.policies.told(&parsed.uid);
         Ok(())
     }
 

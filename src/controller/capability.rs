@@ -12,7 +12,6 @@ use crate::time::Clock;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
 use kube::api::Api;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -43,8 +42,6 @@ impl Controller {
     /// Handles the names of entries that changed, for ever.
     pub async fn run(self, mut changed: UnboundedReceiver<String>) {
         let mut due: Due<String> = Due::default();
-        // Generations that were found unproven, until their status says so.
-        let mut tainted: HashSet<String> = HashSet::new();
         loop {
             tokio::select! {
                 name = changed.recv() => match name {
@@ -54,7 +51,7 @@ impl Controller {
                 () = due.wait() => {
                     let now = Instant::now();
                     while let Some(name) = due.take(now) {
-                        if let Err(error) = self.reconcile(&name, &mut tainted).await {
+                        if let Err(error) = self.reconcile(&name).await {
                             let conflict = matches!(&error, kube::Error::Api(status) if status.is_conflict());
                             if !conflict {
                                 tracing::warn!(capability = %name, error = %crate::error_chain(&error), "the status of a Capability could not be written");
@@ -67,7 +64,7 @@ impl Controller {
         }
     }
 
-    async fn reconcile(&self, name: &str, tainted: &mut HashSet<String>) -> kube::Result<()> {
+    async fn reconcile(&self, name: &str) -> kube::Result<()> {
         let api: Api<Capability> = Api::all(self.client.clone());
         let Some(mut capability) = api.get_opt(name).await? else {
             let mut record = Record::new("capability.deleted", crate::token::new_id().unwrap_or_default());
@@ -81,18 +78,10 @@ impl Controller {
             Admission::Proven => Verdict::Proven,
             Admission::Unproven => Verdict::Unproven(message_of(&current)),
             Admission::Pending => {
-                match self.policies.judge(capability.creation_timestamp().map_or(i64::MAX, |t| t.0.as_second())).await? {
-                    // A write in between must not wash it off.
-                    Verdict::Proven if tainted.contains(&format!("{uid}/{generation}")) => {
-                        Verdict::Unproven("it was written while the admission policies were not in force".to_owned())
-                    }
-                    verdict => verdict,
-                }
+                let created = capability.creation_timestamp().map_or(i64::MAX, |t| t.0.as_second());
+                self.policies.judge(&uid, created).await?
             }
         };
-        if matches!(verdict, Verdict::Unproven(_)) {
-            tainted.insert(format!("{uid}/{generation}"));
-        }
         let desired = self.desired(&capability, &current, &verdict);
         if desired == current {
             return Ok(());
@@ -100,7 +89,7 @@ impl Controller {
         let record = (current.observed_generation != desired.observed_generation).then(|| changed(&capability, &desired));
         capability.status = Some(desired);
         api.replace_status(name, &super::writing(), &capability).await?;
-        tainted.remove(&format!("{uid}/{generation}"));
+        self.policies.told(&uid);
         // After the write: of several replicas the one whose write counts makes the record.
         if let Some(record) = record {
             self.write(name, &record).await;

@@ -18,7 +18,7 @@ use kube::Resource as _;
 use kube::api::{Api, DeleteParams, Preconditions};
 use kube::runtime::events::{Event, EventType, Recorder as Events};
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
@@ -54,8 +54,6 @@ pub struct Controller {
     pub own: User,
     /// The time.
     pub clock: Clock,
-    /// Requests of which something was found to be written without the policies, until their status says so.
-    pub tainted: Mutex<HashSet<String>>,
 }
 
 impl std::fmt::Debug for Controller {
@@ -163,7 +161,7 @@ impl Controller {
             Step::Write(change) => {
                 let object = request.with_status(change.status.clone());
                 let stored = self.api(id).replace_status(&id.name, &super::writing(), &object).await?;
-                self.lock_tainted().remove(&request.uid);
+                self.policies.told(&request.uid);
                 if let Some(stored) = Request::parse(stored) {
                     self.snapshot.update_requests(|requests| requests.insert(stored));
                 }
@@ -182,15 +180,9 @@ impl Controller {
         if !request.needs_proof() {
             return Ok(Ok(()));
         }
-        if self.lock_tainted().contains(&request.uid) {
-            return Ok(Err("it was written while the admission policies were not in force".to_owned()));
-        }
-        Ok(match self.policies.judge(request.created).await? {
+        Ok(match self.policies.judge(&request.uid, request.created).await? {
             Verdict::Proven => Ok(()),
-            Verdict::Unproven(why) => {
-                self.lock_tainted().insert(request.uid.clone());
-                Err(why)
-            }
+            Verdict::Unproven(why) => Err(why),
         })
     }
 
@@ -239,10 +231,6 @@ impl Controller {
     fn chain_owners(&self, request: &Request) -> Option<Vec<String>> {
         let chain = request.spec.on_behalf_of.iter().flat_map(|behalf| &behalf.chain);
         chain.map(|subject| self.snapshot.agent(&AgentId::parse(subject).ok()?).map(|agent| agent.owner.clone())).collect()
-    }
-
-    fn lock_tainted(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.tainted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records a step that was taken, and shows it to whoever looks at the object. After the write: of several replicas the one whose

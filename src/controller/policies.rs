@@ -2,15 +2,23 @@
 
 use crate::admission::enforcement::{Breach, Enforcement, Seal, Sighting, Verdict, inspect};
 use crate::admission::validating;
+use crate::agent::Admission;
+use crate::capability::{Unusable, entry_of};
+use crate::crd::{Agent, Capability, JitRequest};
+use crate::jit::Request;
 use crate::metrics::Metrics;
 use crate::snapshot::watches::follow;
-use crate::snapshot::wire::Meta;
+use crate::snapshot::wire::{Guarded, Meta};
 use crate::time::Clock;
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::Api;
-use std::sync::Arc;
+use kube::api::{Api, ListParams};
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use std::collections::HashSet;
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify};
 
@@ -31,6 +39,9 @@ pub struct Policies {
     /// Whether, by the last look, what is written now is written under them.
     in_force: AtomicBool,
     clock: Clock,
+    /// UIDs of objects of which something was written, or may have been, while the policies were not in force, until that is in their
+    /// status.
+    tainted: StdMutex<HashSet<String>>,
     metrics: Arc<Metrics>,
     changed: Notify,
 }
@@ -62,6 +73,7 @@ impl Policies {
             state,
             in_force: AtomicBool::new(false),
             clock,
+            tainted: StdMutex::default(),
             metrics,
             changed,
         })
@@ -98,19 +110,57 @@ impl Policies {
         );
     }
 
-    /// Judges something new in an object that was created at `created`, in seconds since the epoch: looks at the policies now, after
-    /// it was written, and compares with what was seen before. Of many that ask at once one looks for all.
+    /// Judges something new in the object `uid` that was created at `created`, in seconds since the epoch: looks at the policies now, after
+    /// it was written, and compares with what was seen before. Of many that ask at once one looks for all. What was once unproven stays
+    /// so until [`Self::told`]: a write in between must not wash it off.
     ///
     /// # Errors
     /// If the API server does not answer: nothing is judged then.
-    pub async fn judge(&self, created: i64) -> kube::Result<Verdict> {
+    pub async fn judge(&self, uid: &str, created: i64) -> kube::Result<Verdict> {
         let asked = Instant::now();
         let mut state = self.state.lock().await;
         let found = match &*state {
             Looked { found: Some(found), begun: Some(begun) } if *begun > asked => found.clone(),
             _ => self.look_into(&mut state).await?,
         };
-        Ok(found.judge(created))
+        let verdict = found.judge(created);
+        let mut tainted = self.tainted.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match verdict {
+            Verdict::Proven if tainted.contains(uid) => {
+                Verdict::Unproven("it was written while the admission policies were not in force".to_owned())
+            }
+            Verdict::Proven => Verdict::Proven,
+            unproven @ Verdict::Unproven(_) => {
+                tainted.insert(uid.to_owned());
+                unproven
+            }
+        })
+    }
+
+    /// What was found about the object is in its status.
+    pub fn told(&self, uid: &str) {
+        self.tainted.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Before the policies count as in force again: whatever is stored and was not judged yet may have been written meanwhile, however
+    /// late its controller gets to see it.
+    async fn taint_the_unjudged(&self, before: &Enforcement) -> kube::Result<()> {
+        let mut found = unjudged::<Agent>(&self.client, |agent| {
+            let conditions = agent.status.as_ref().map_or(&[] as &[_], |status| &status.conditions);
+            Admission::of(conditions, agent.metadata.generation.unwrap_or_default()) == Admission::Pending
+        })
+        .await?;
+        found.extend(
+            unjudged::<Capability>(&self.client, |capability| matches!(entry_of(capability), Some((_, Err(Unusable::Pending)))))
+                .await?,
+        );
+        found.extend(
+            unjudged::<JitRequest>(&self.client, |request| Request::parse(request.clone()).is_some_and(|r| r.needs_proof()))
+                .await?,
+        );
+        let unproven = found.into_iter().filter(|(_, created)| matches!(before.judge(*created), Verdict::Unproven(_)));
+        self.tainted.lock().unwrap_or_else(PoisonError::into_inner).extend(unproven.map(|(uid, _)| uid));
+        Ok(())
     }
 
     /// Looks at the stored objects and moves on to the next state.
@@ -135,7 +185,13 @@ impl Policies {
         let after = before.clone().after(sighting, self.started.elapsed());
         if let Enforcement::InForce(sighting) = &after {
             let same = matches!(&before, Enforcement::InForce(b) if b.seals() == sighting.seals());
-            if !same && let Err(error) = self.record(sighting.seals()).await {
+            let settle = async {
+                if matches!(before, Enforcement::Settling(..)) {
+                    self.taint_the_unjudged(&before).await?;
+                }
+                if same { Ok(()) } else { self.record(sighting.seals()).await }
+            };
+            if let Err(error) = settle.await {
                 // The next look tries again: the state stays what it was.
                 state.found = Some(before);
                 return Err(error);
@@ -185,6 +241,17 @@ impl Policies {
         let text = serde_json::to_string(seals).map_err(kube::Error::SerdeError)?;
         set(&self.config_maps, &self.config_map, RECORD, &text).await
     }
+}
+
+/// UID and creation time, in seconds since the epoch, of all stored objects of a kind that are `pending`.
+async fn unjudged<K>(client: &kube::Client, pending: impl Fn(&K) -> bool) -> kube::Result<Vec<(String, i64)>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    Guarded<K>: Clone,
+{
+    let list = Api::<Guarded<K>>::all(client.clone()).list(&ListParams::default()).await?;
+    let found = list.items.into_iter().filter(|guarded| guarded.object.as_ref().is_ok_and(&pending));
+    Ok(found.map(|g| (g.uid().unwrap_or_default(), g.creation_timestamp().map_or(i64::MAX, |t| t.0.as_second()))).collect())
 }
 
 /// Writes one key of a ConfigMap, unless it is there already.

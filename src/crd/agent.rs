@@ -138,6 +138,7 @@ pub struct CapabilityEntry {
     /// RBAC verb 'approve' has approved. The catalogue must then have a Capability of this name. Absent: as the catalogue says, and
     /// of two rules the strictest counts. Removing it needs 'grant' on the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ApprovalMode")]
     pub approval: Option<ApprovalMode>,
 }
 

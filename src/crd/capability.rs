@@ -52,6 +52,7 @@ pub struct CapabilitySpec {
     /// How bad its misuse would be: Low, Medium, High or Critical. By itself it changes no decision; it is shown to whoever
     /// approves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Risk")]
     pub risk: Option<Risk>,
 
     /// Whether each use needs a person's approval, and whose. Absent: it needs none, unless the Agent says so.

@@ -207,9 +207,10 @@ pub struct Decision {
     /// Approved or Denied.
     pub verdict: Verdict,
 
-    /// A word to whoever reads it later, up to 1,000 characters.
+    /// A word to whoever reads it later, up to 1,000 characters, no control or text-direction characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1000))]
+    #[x_kube(validation = Rule::new(super::READABLE).message("comment must not contain control or text-direction characters"))]
     pub comment: Option<String>,
 
     /// The digest of what was decided on. Optional: if it is there, it must be that of the request, so that nobody decides on another
@@ -291,6 +292,7 @@ pub struct Approval {
 pub struct JitRequestStatus {
     /// How far the request has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Phase")]
     pub phase: Option<Phase>,
 
     /// SHA-256 of the canonical JSON (RFC 8785) of spec without justification and requestedBy: what is approved, and what the token

@@ -63,7 +63,10 @@ pub(super) async fn begin(app: &Arc<App>, headers: &HeaderMap, form: &Form, reco
             return Err(Refusal::new("slow_down", "slow_down", description));
         }
     };
-    Ok(Poll { credential: credential.token.to_owned(), uid: uid.to_owned(), turn, hold: hold(headers) })
+    // No longer than the question stands, also if nobody gets to write that it has expired.
+    let stands = request.question.as_ref().map_or(0, |question| question.decide_by.saturating_sub(seconds(now)));
+    let hold = hold(headers).min(Duration::from_secs(u64::try_from(stands).unwrap_or(0)));
+    Ok(Poll { credential: credential.token.to_owned(), uid: uid.to_owned(), turn, hold })
 }
 
 /// How long the client is willing to wait (RFC 7240 section 4.3), at most [`HOLD`].
@@ -130,21 +133,21 @@ pub(super) async fn answer(app: Arc<App>, mut poll: Poll, record: Record) -> Res
 
 /// Answers a poll from what is known now. The caller is verified again: it may have waited for half a minute.
 async fn conclude(app: &App, poll: &Poll, record: &mut Record) -> Result<Response, Refusal> {
+    let waits = |request: &Request| {
+        let now = seconds(app.clock.seconds());
+        matches!(claim(request, &app.evidence, now), Ok(Claim::Redeemable(_)))
+    };
+    // Before anything is looked at, so that nothing is older than the write that follows from it.
+    let _alone = match app.snapshot.request(&poll.uid).is_some_and(|request| waits(&request)) {
+        true => Some(app.polls.alone(&poll.uid).await),
+        false => None,
+    };
     let now = now_if_fresh(app)?;
     let credential = Presented { token: &poll.credential, role: CredentialRole::CLIENT };
     // The record has it from the first time.
     let (agent, caller) = identify(app, credential, now, &mut record.clone()).await?;
     let request = app.snapshot.request(&poll.uid).filter(|request| is_of(request, &agent)).ok_or_else(unknown)?;
-    let (request, redemption) = match claim(&request, &app.evidence, seconds(now)) {
-        Ok(Claim::Again(redemption)) => (request, redemption),
-        Err(refused) => return Err(refusal(refused, &request)),
-        Ok(Claim::Redeemable(_)) => {
-            let _alone = app.polls.alone(&request.uid).await;
-            // What it has come to while we waited.
-            let request = app.snapshot.request(&poll.uid).ok_or_else(unknown)?;
-            redemption(app, request, &agent, &caller, now, record).await?
-        }
-    };
+    let (request, redemption) = redemption(app, request, &agent, &caller, now, record).await?;
     let status = &request.status;
     let (Some(jti), true) = (status.jti.clone(), status.key_id.as_deref() == Some(app.keys.kid())) else {
         return Err(spent("the key that signed the token is not in use any more"));

@@ -38,7 +38,7 @@ fn what_the_operator_makes_is_in_its_secret_and_its_ca_is_published() {
     let secret = world.kubectl().get_json(&SECRET).expect("the Secret");
     let mut names: Vec<&String> = secret["data"].as_object().expect("data").keys().collect();
     names.sort();
-    assert_eq!(names, ["ca.crt", "ca.key", "signing-key.pem", "tls.crt", "tls.key"]);
+    assert_eq!(names, ["ca.crt", "ca.key", "evidence-key", "signing-key.pem", "tls.crt", "tls.key"]);
     let config_map =
         world.kubectl().get_json(&["get", "configmap", "countersign", "-n", "countersign-system"]).expect("the ConfigMap");
     let ca = STANDARD.decode(secret["data"]["ca.crt"].as_str().expect("ca.crt")).expect("base64");
