@@ -79,7 +79,8 @@ impl Policies {
         })
     }
 
-    /// Whether what is written now is written under them, by the last look, which is a few seconds ago at most, and less if a watch said that they changed.
+    /// Whether what is written now is written under them, by the last look: a few seconds ago at most, and less if a watch said that
+    /// they changed.
     #[must_use]
     pub fn in_force(&self) -> bool {
         self.in_force.load(Ordering::Relaxed)
