@@ -16,7 +16,7 @@ use crate::audit::Record;
 use crate::controller::jit_request::describe;
 use crate::decision::{Decision, Denial, Redemption, permit_operation};
 use crate::identity::Caller;
-use crate::jit::{Claim, NewToken, Refused, Request, claim, redeem};
+use crate::jit::{Claim, NewToken, Refused, Request, approvers, claim, redeem};
 use crate::token::new_id;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -147,7 +147,8 @@ async fn conclude(app: &App, poll: &Poll, record: &mut Record) -> Result<Respons
     // The record has it from the first time.
     let (agent, caller) = identify(app, credential, now, &mut record.clone()).await?;
     let request = app.snapshot.request(&poll.uid).filter(|request| is_of(request, &agent)).ok_or_else(unknown)?;
-    let (request, redemption) = redemption(app, request, &agent, &caller, now, record).await?;
+    let (request, redemption) = redemption(app, request, &agent, &caller, now).await?;
+    record.text("approved_by", approvers(&request).map(|by| by.username.as_str()).collect::<Vec<_>>().join(" "));
     let status = &request.status;
     let (Some(jti), true) = (status.jti.clone(), status.key_id.as_deref() == Some(app.keys.kid())) else {
         return Err(spent("the key that signed the token is not in use any more"));
@@ -175,7 +176,6 @@ async fn redemption(
     agent: &RegisteredAgent,
     caller: &Caller,
     now: u64,
-    record: &mut Record,
 ) -> Result<(Arc<Request>, Redemption), Refusal> {
     for _ in 0..ATTEMPTS {
         let current = Arc::clone(&request);
@@ -187,24 +187,19 @@ async fn redemption(
                     let detail = "the admission policies are not in force: nobody can tell who approved what";
                     return Err(Refusal::unavailable("policies_not_in_force", detail));
                 }
-                let mut names = Vec::new();
-                for approver in approval.approvers() {
+                for approver in approvers(&current) {
                     let capability = &approval.question().operation.capability;
                     if !app.authority.may_still_approve(approver, capability, &current).await? {
                         let description = "somebody who approved has lost the right to since";
                         return Err(Refusal::new("access_denied", "approver_lost_right", description));
                     }
-                    names.push(approver.username.as_str());
                 }
                 let jti = new_id().map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
                 let token = NewToken { jti, key_id: app.keys.kid().to_owned(), credential_expires_at: caller.expires_at };
                 let redeemed = redeem(&approval, agent, &app.snapshot.catalogue(), &app.evidence, token, seconds(now));
                 let (change, redemption) = redeemed.map_err(denied)?;
                 match swap(app, &current, change).await? {
-                    Swapped::Done(stored) => {
-                        record.text("approved_by", names.join(" "));
-                        return Ok((stored, redemption));
-                    }
+                    Swapped::Done(stored) => return Ok((stored, redemption)),
                     Swapped::Lost(theirs) => {
                         app.metrics.redeem_conflict();
                         request = theirs;

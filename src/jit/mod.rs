@@ -14,7 +14,7 @@ pub use evidence::EvidenceKey;
 pub use redeem::{Claim, NewToken, REDELIVER_SECONDS, Redeemable, Refused, cancel, claim, complete, redeem, redelivery};
 pub use request::{InvalidRequest, Question, Request, RequestId};
 pub use status::{Change, Why};
-pub use step::{Facts, REDEEM_SECONDS, Step, step};
+pub use step::{Facts, REDEEM_SECONDS, Step, approvers, step};
 
 #[cfg(test)]
 mod model;

@@ -6,7 +6,7 @@ use super::step::{authentic, counted, denial};
 use super::{EvidenceKey, Question, Request};
 use crate::agent::RegisteredAgent;
 use crate::capability::Catalogue;
-use crate::crd::{JitRequestStatus, Phase, User, Verdict};
+use crate::crd::{JitRequestStatus, Phase};
 use crate::decision::{Denial, OperationGrant, Reason, Redemption, may_request};
 
 /// For how long after it was issued the same agent can have the same token again, in seconds: a crash or a lost reply burns no
@@ -118,12 +118,6 @@ impl Redeemable<'_> {
     #[must_use]
     pub const fn agent_uid(&self) -> &str {
         self.agent_uid
-    }
-
-    /// Who approved: each must still have the right to when the token is issued.
-    pub fn approvers(&self) -> impl Iterator<Item = &User> {
-        let approvals = self.request.status.approvals.iter();
-        approvals.filter(|a| a.verdict == Verdict::Approved && a.void.is_none()).map(|a| &a.by)
     }
 }
 

@@ -118,9 +118,19 @@ pub(super) fn denial(request: &Request) -> Option<&Decision> {
     request.status.decision.as_ref().filter(|d| d.verdict == Verdict::Denied)
 }
 
+/// Who has approved. Each must still have the right to when the token is issued.
+pub fn approvers(request: &Request) -> impl Iterator<Item = &User> {
+    counting(&request.status).map(|approval| &approval.by)
+}
+
+/// The approvals that count.
+fn counting(status: &JitRequestStatus) -> impl Iterator<Item = &Approval> {
+    status.approvals.iter().filter(|a| a.verdict == Verdict::Approved && a.void.is_none())
+}
+
 /// How many persons have approved.
 pub(super) fn counted(status: &JitRequestStatus) -> usize {
-    status.approvals.iter().filter(|a| a.verdict == Verdict::Approved && a.void.is_none()).count()
+    counting(status).count()
 }
 
 /// What is asked, if the object is as the operator left it.
@@ -301,8 +311,7 @@ fn objection(request: &Request, decision: &Decision, by: &User, rule: &Rule, fac
     if !rule.subject_may_approve && subject.is_some_and(|subject| same_name(&by.username, subject)) {
         return Some("the agent acts on behalf of this very user".to_owned());
     }
-    let earlier = request.status.approvals.iter().filter(|a| a.verdict == Verdict::Approved && a.void.is_none());
-    earlier.into_iter().any(|a| same_user(&a.by, by)).then(|| "this person has approved already".to_owned())
+    approvers(request).any(|earlier| same_user(earlier, by)).then(|| "this person has approved already".to_owned())
 }
 
 fn is_workload(user: &User) -> bool {

@@ -1,10 +1,68 @@
 //! What the tests of approvals share: an agent asks, a person decides, the agent polls.
 
 use crate::support::kubectl::Kubectl;
-use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, Tenant, World, wait_until};
+use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, Tenant, World, wait_until, with_members};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub const CIBA: &str = "urn:openid:params:grant-type:ciba";
+
+impl World {
+    /// A capability in the catalogue whose every use a person must approve, with members of its spec replaced. Returns its name,
+    /// which nobody else uses: the catalogue is the whole cluster's.
+    pub fn capability(&self, spec: &Value) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("payment-{}.create", COUNT.fetch_add(1, Ordering::Relaxed));
+        let rule = json!({"title": "Pay an invoice", "risk": "High", "approval": {"required": true}});
+        let capability = json!({
+            "apiVersion": "countersign.dev/v1alpha1",
+            "kind": "Capability",
+            "metadata": {"name": name},
+            "spec": with_members(rule, spec),
+        });
+        self.apply(&capability).expect("the Capability is accepted");
+        let object = format!("capability/{name}");
+        self.kubectl().wait_for("default", &object, "condition=Ready", PATIENCE).expect("the Capability is Ready");
+        name
+    }
+
+    /// An agent that may pay the invoices `invoice:2026/*`, each with a person's approval. Returns it and the capability.
+    pub fn payments_tenant(&self, purpose: &str) -> (Tenant<'_>, String) {
+        let name = self.capability(&json!({}));
+        let entry = json!({"name": name, "approval": "Required", "resources": ["invoice:2026/*"]});
+        (self.tenant_with(purpose, &json!({"capabilities": [entry]})), name)
+    }
+
+    /// Lets a user decide about `capability` in `namespace`.
+    pub fn approver(&self, user: &str, namespace: &str, capability: &str) {
+        let subject = [crate::world::user(user)];
+        self.bind_cluster_role(namespace, &format!("approver-{user}"), "countersign-approver", &subject);
+        let rules = json!([{
+            "apiGroups": ["countersign.dev"],
+            "resources": ["capabilities"],
+            "resourceNames": [capability],
+            "verbs": ["approve"],
+        }]);
+        self.bind(namespace, &format!("{capability}-{user}"), &rules, &subject);
+    }
+
+    /// Decides about a JitRequest, `Approved` or `Denied`, as a user would with kubectl. The cluster writes who it was.
+    pub fn decide(&self, user: &str, namespace: &str, request: &str, verdict: &str) -> Result<String, String> {
+        let patch = json!({"status": {"decision": {"verdict": verdict, "comment": "looked at it"}}}).to_string();
+        let arguments =
+            ["patch", "jitrequest", request, "--namespace", namespace, "--subresource=status", "--type=merge", "-p", &patch];
+        let kubectl = self.cluster.kubectl_as(user).expect("a user");
+        kubectl.run(&arguments).map_err(|failure| failure.stderr)
+    }
+}
+
+impl Tenant<'_> {
+    /// The requests for approval in this namespace.
+    pub fn requests(&self) -> Vec<Value> {
+        let list = self.world.kubectl().get_json(&["get", "jitrequests", "--namespace", &self.namespace]).expect("a list");
+        list["items"].as_array().expect("items").clone()
+    }
+}
 
 /// One request, as its agent sees it.
 pub struct Asked<'a> {

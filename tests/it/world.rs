@@ -198,53 +198,6 @@ impl World {
         self.apply(&object).expect(kind);
     }
 
-    /// A capability in the catalogue whose every use a person must approve, with members of its spec replaced. Returns its name,
-    /// which nobody else uses: the catalogue is the whole cluster's.
-    pub fn capability(&self, spec: &Value) -> String {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("payment-{}.create", COUNT.fetch_add(1, Ordering::Relaxed));
-        let rule = json!({"title": "Pay an invoice", "risk": "High", "approval": {"required": true}});
-        let capability = json!({
-            "apiVersion": "countersign.dev/v1alpha1",
-            "kind": "Capability",
-            "metadata": {"name": name},
-            "spec": with_members(rule, spec),
-        });
-        self.apply(&capability).expect("the Capability is accepted");
-        let object = format!("capability/{name}");
-        self.kubectl().wait_for("default", &object, "condition=Ready", PATIENCE).expect("the Capability is Ready");
-        name
-    }
-
-    /// An agent that may pay the invoices `invoice:2026/*`, each with a person's approval. Returns it and the capability.
-    pub fn payments_tenant(&self, purpose: &str) -> (Tenant<'_>, String) {
-        let name = self.capability(&json!({}));
-        let entry = json!({"name": name, "approval": "Required", "resources": ["invoice:2026/*"]});
-        (self.tenant_with(purpose, &json!({"capabilities": [entry]})), name)
-    }
-
-    /// Lets a user decide about `capability` in `namespace`.
-    pub fn approver(&self, user: &str, namespace: &str, capability: &str) {
-        let subject = [self::user(user)];
-        self.bind_cluster_role(namespace, &format!("approver-{user}"), "countersign-approver", &subject);
-        let rules = json!([{
-            "apiGroups": ["countersign.dev"],
-            "resources": ["capabilities"],
-            "resourceNames": [capability],
-            "verbs": ["approve"],
-        }]);
-        self.bind(namespace, &format!("{capability}-{user}"), &rules, &subject);
-    }
-
-    /// Decides about a JitRequest, `Approved` or `Denied`, as a user would with kubectl. The cluster writes who it was.
-    pub fn decide(&self, user: &str, namespace: &str, request: &str, verdict: &str) -> Result<String, String> {
-        let patch = json!({"status": {"decision": {"verdict": verdict, "comment": "looked at it"}}}).to_string();
-        let arguments =
-            ["patch", "jitrequest", request, "--namespace", namespace, "--subresource=status", "--type=merge", "-p", &patch];
-        let kubectl = self.cluster.kubectl_as(user).expect("a user");
-        kubectl.run(&arguments).map_err(|failure| failure.stderr)
-    }
-
     /// The record of the request that got `reply`; there is exactly one.
     pub fn record_of(&self, reply: &Reply) -> Value {
         let id = reply.request_id.as_deref().expect("the reply names its request");
@@ -312,7 +265,7 @@ pub fn agent(namespace: &str, name: &str, spec: &Value) -> Value {
 }
 
 /// `object` with these members in place of its own.
-fn with_members(mut object: Value, members: &Value) -> Value {
+pub fn with_members(mut object: Value, members: &Value) -> Value {
     for (name, value) in members.as_object().expect("members") {
         object[name] = value.clone();
     }
@@ -350,12 +303,6 @@ impl Tenant<'_> {
     pub fn patch(&self, patch: &Value) {
         let arguments = ["patch", "agent", "bot", "--namespace", &self.namespace, "--type=merge", "-p", &patch.to_string()];
         self.world.kubectl().run(&arguments).expect("the patch is accepted");
-    }
-
-    /// The requests for approval in this namespace.
-    pub fn requests(&self) -> Vec<Value> {
-        let list = self.world.kubectl().get_json(&["get", "jitrequests", "--namespace", &self.namespace]).expect("a list");
-        list["items"].as_array().expect("items").clone()
     }
 
     /// The Agent as it is stored.
