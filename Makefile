@@ -13,6 +13,9 @@ DEV := .dev
 # What `make up` and `make demo` run.
 BINARIES := $(or $(CARGO_TARGET_DIR),target)/debug/examples/dev $(or $(CARGO_TARGET_DIR),target)/debug/countersign
 
+# One more than there are cores: tests spend much of their time waiting for the API server.
+TEST_THREADS := $(shell echo $$(($$(nproc) + 1)))
+
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +43,7 @@ demo: tools build ## Run the examples from beginning to end
 
 .PHONY: test
 test: tools clients ## Run all tests, on a real Kubernetes API server
-	cargo test --locked
+	cargo test --locked -- --test-threads=$(TEST_THREADS)
 
 .PHONY: bench
 bench: tools ## Run the benchmarks

@@ -231,9 +231,12 @@ fn a21_an_agent_that_asks_too_much_is_stopped_and_nobody_else() {
         let asks: Vec<_> = (0..64).map(|_| scope.spawn(|| ask(&tenant, &good).status)).collect();
         asks.into_iter().map(|a| a.join().expect("answered")).collect()
     });
-    let filed = statuses.iter().filter(|s| **s == 200).count();
-    assert_eq!(filed, OPEN_MAX, "{statuses:?}");
     assert!(statuses.iter().all(|s| *s == 200 || *s == 429), "{statuses:?}");
+    // One that is just being filed may count twice for a moment: then an agent hears 429 early, and never too late.
+    let filed = statuses.iter().filter(|s| **s == 200).count();
+    assert!(filed <= OPEN_MAX && filed > OPEN_MAX / 2, "{statuses:?}");
+    let more = (0..=OPEN_MAX).take_while(|_| ask(&tenant, &good).status == 200).count();
+    assert_eq!(filed + more, OPEN_MAX);
     assert_eq!(tenant.requests().len(), OPEN_MAX, "and that is all there are");
     let refused = ask(&tenant, &good).refused(429, "temporarily_unavailable");
     assert_eq!(
