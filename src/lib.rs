@@ -33,6 +33,7 @@ pub mod jit;
 pub mod admission;
 pub mod agent;
 pub mod capability;
+pub mod condition;
 pub mod controller;
 pub mod crd;
 pub mod grammar;

@@ -6,12 +6,13 @@ use super::policies::Policies;
 use crate::admission::enforcement::Verdict;
 use crate::agent::{Admission, RegisteredAgent};
 use crate::audit::{Outcome, Record, Recorder};
+use crate::condition::condition;
 use crate::crd::{Agent, AgentStatus, CHANGED_BY, CONDITION_ADMITTED, CONDITION_READY, CONDITION_SUSPENDED};
 use crate::grammar::AgentId;
 use crate::snapshot::Snapshot;
 use crate::snapshot::watches::AgentEvent;
 use crate::time::Clock;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use kube::api::Api;
 use std::sync::Arc;
@@ -156,16 +157,8 @@ impl Controller {
             (CONDITION_SUSPENDED, suspended(parsed)),
         ];
         for (kind, (status, reason, message)) in conditions {
-            let before = current.conditions.iter().find(|c| c.type_ == kind);
-            let since = before.filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
-            next.conditions.push(Condition {
-                type_: kind.to_owned(),
-                status: status.to_owned(),
-                reason: reason.to_owned(),
-                message,
-                observed_generation: Some(parsed.generation),
-                last_transition_time: since.unwrap_or_else(|| Time(self.clock.now())),
-            });
+            let now = Time(self.clock.now());
+            next.conditions.push(condition(&current.conditions, kind, status, reason, message, parsed.generation, now));
         }
         next
     }

@@ -6,10 +6,11 @@ use crate::admission::enforcement::Verdict;
 use crate::agent::Admission;
 use crate::audit::{Outcome, Record, Recorder};
 use crate::capability::Rule;
+use crate::condition::condition;
 use crate::crd::{CHANGED_BY, CONDITION_ADMITTED, CONDITION_READY, Capability, CapabilityStatus};
 use crate::grammar::CapabilityName;
 use crate::time::Clock;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use kube::api::Api;
 use std::sync::Arc;
@@ -126,15 +127,8 @@ impl Controller {
             (Verdict::Proven, Ok(_), Ok(_)) => ("True", "Ready", "the rule is in force".to_owned()),
         };
         let conditions = [(CONDITION_READY, ready), (CONDITION_ADMITTED, admitted)].map(|(kind, (status, reason, message))| {
-            let before = current.conditions.iter().find(|c| c.type_ == kind && c.status == status);
-            Condition {
-                type_: kind.to_owned(),
-                status: status.to_owned(),
-                reason: reason.to_owned(),
-                message,
-                observed_generation: capability.metadata.generation,
-                last_transition_time: before.map_or_else(|| Time(self.clock.now()), |c| c.last_transition_time.clone()),
-            }
+            let generation = capability.metadata.generation.unwrap_or_default();
+            condition(&current.conditions, kind, status, reason, message, generation, Time(self.clock.now()))
         });
         CapabilityStatus { conditions: conditions.into(), observed_generation: capability.metadata.generation }
     }

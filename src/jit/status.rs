@@ -1,8 +1,9 @@
 //! How a status changes: the new phase, with the conditions that go with it and a word on why.
 
 use super::Request;
+use crate::condition::condition;
 use crate::crd::{CONDITION_APPROVED, CONDITION_FINISHED, JitRequestStatus, Phase};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 /// Why a request is where it is.
@@ -119,17 +120,17 @@ pub(super) fn change(
         status.finished_at = status.finished_at.or_else(|| Some(time(now)));
         status.expires_at = None;
     }
-    let mut approved = condition(
-        request,
+    let found = |kind, status| {
+        let before = &request.status.conditions;
+        condition(before, kind, status, reason.as_str(), message.as_str(), request.generation, time(now))
+    };
+    let mut approved = found(
         CONDITION_APPROVED,
         match phase {
             Phase::Pending => "Unknown",
             Phase::Approved | Phase::Issued | Phase::Completed => "True",
             Phase::Denied | Phase::Expired | Phase::Cancelled | Phase::Revoked => "False",
         },
-        reason,
-        &message,
-        now,
     );
     // Once approved it was approved, whatever ended it later; only a person can take that back, and what was forged never was.
     if matches!(request.status.phase, Some(Phase::Approved | Phase::Issued))
@@ -139,20 +140,7 @@ pub(super) fn change(
     {
         approved = before.clone();
     }
-    let conditions =
-        [approved, condition(request, CONDITION_FINISHED, if finished { "True" } else { "False" }, reason, &message, now)];
+    let conditions = [approved, found(CONDITION_FINISHED, if finished { "True" } else { "False" })];
     status.conditions = conditions.into();
     Change { status, reason, message, warning: matches!(phase, Phase::Denied | Phase::Revoked) }
-}
-
-fn condition(request: &Request, kind: &str, status: &str, reason: Why, message: &str, now: i64) -> Condition {
-    let before = request.status.conditions.iter().find(|c| c.type_ == kind && c.status == status);
-    Condition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
-        reason: reason.as_str().to_owned(),
-        message: message.to_owned(),
-        observed_generation: Some(request.generation),
-        last_transition_time: before.map_or_else(|| time(now), |c| c.last_transition_time.clone()),
-    }
 }
