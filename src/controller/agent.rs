@@ -16,12 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use kube::api::Api;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
-
-/// How soon a failed reconciliation is tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the controller needs.
 pub struct Controller {
@@ -65,14 +61,8 @@ impl Controller {
                 () = due.wait() => {
                     let now = Instant::now();
                     while let Some(id) = due.take(now) {
-                        if let Err(error) = self.reconcile(&id).await {
-                            let conflict = matches!(&error, kube::Error::Api(status) if status.is_conflict());
-                            if !conflict {
-                                tracing::warn!(agent = %id, error = %crate::error_chain(&error), "the status of an Agent could not be written");
-                            }
-                            // Later than `now`, so that one that always fails does not keep the others waiting.
-                            due.at(id, Instant::now() + if conflict { Duration::from_millis(1) } else { RETRY_AFTER });
-                        }
+                        let outcome = self.reconcile(&id).await;
+                        due.ended(id, "an Agent", outcome);
                     }
                 }
             }

@@ -14,12 +14,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use kube::api::Api;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
-
-/// How soon a failed reconciliation is tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the controller needs.
 pub struct Controller {
@@ -52,13 +48,8 @@ impl Controller {
                 () = due.wait() => {
                     let now = Instant::now();
                     while let Some(name) = due.take(now) {
-                        if let Err(error) = self.reconcile(&name).await {
-                            let conflict = matches!(&error, kube::Error::Api(status) if status.is_conflict());
-                            if !conflict {
-                                tracing::warn!(capability = %name, error = %crate::error_chain(&error), "the status of a Capability could not be written");
-                            }
-                            due.at(name, Instant::now() + RETRY_AFTER);
-                        }
+                        let outcome = self.reconcile(&name).await;
+                        due.ended(name, "a Capability", outcome);
                     }
                 }
             }

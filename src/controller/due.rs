@@ -1,8 +1,13 @@
 //! What is to be looked at again, and when.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
 use std::hash::Hash;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// How soon what failed is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Keys, each with the time at which it is due.
 #[derive(Debug)]
@@ -44,6 +49,20 @@ impl<K: Ord + Hash + Clone> Due<K> {
         }
     }
 
+    /// Takes note of how the work on `key` ended: what failed is due again soon.
+    pub(super) fn ended(&mut self, key: K, what: &'static str, outcome: kube::Result<()>)
+    where
+        K: Display,
+    {
+        let Err(error) = outcome else { return };
+        let conflict = matches!(&error, kube::Error::Api(status) if status.is_conflict());
+        if !conflict {
+            tracing::warn!(%key, error = %crate::error_chain(&error), "the status of {what} could not be written");
+        }
+        // Later than now, so that one that always fails does not keep the others waiting.
+        self.at(key, Instant::now() + if conflict { Duration::from_millis(1) } else { RETRY_AFTER });
+    }
+
     /// Takes the first that is due at `now`.
     pub(super) fn take(&mut self, now: Instant) -> Option<K> {
         if self.by_time.first().is_none_or(|(at, _)| *at > now) {
@@ -58,7 +77,6 @@ impl<K: Ord + Hash + Clone> Due<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn the_earliest_time_counts_and_each_key_comes_once() {

@@ -8,7 +8,7 @@ use crate::admission::enforcement::Verdict;
 use crate::audit::{Outcome, Record, Recorder};
 use crate::crd::{JitRequest, Phase, User};
 use crate::grammar::AgentId;
-use crate::jit::{Change, EvidenceKey, Facts, Request, RequestId, Step, Why, step};
+use crate::jit::{Change, EvidenceKey, Facts, OPEN_MAX, Request, RequestId, Step, Why, step};
 use crate::snapshot::Snapshot;
 use crate::snapshot::watches::RequestEvent;
 use crate::time::Clock;
@@ -23,8 +23,6 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
-/// How many requests an agent may have open, that is neither ended nor turned into a token.
-pub const OPEN_MAX: usize = 32;
 /// How many finished requests of one agent are kept until their time is over. Beyond that the oldest go earlier.
 const FINISHED_MAX: usize = 200;
 /// How many requests are worked on at once.
@@ -163,7 +161,7 @@ impl Controller {
                 let stored = self.api(id).replace_status(&id.name, &super::writing(), &object).await?;
                 self.policies.told(&request.uid);
                 if let Some(stored) = Request::parse(stored) {
-                    self.snapshot.update_requests(|requests| requests.insert(stored));
+                    self.snapshot.update_requests(|requests| requests.insert(Arc::new(stored)));
                 }
                 self.tell(&request, &change).await;
                 Ok(Some(Instant::now()))

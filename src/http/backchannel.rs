@@ -11,12 +11,12 @@ use super::token::audience;
 use super::{App, json, now_if_fresh, post};
 use crate::agent::{EXPIRATION_MAX, RegisteredAgent};
 use crate::audit::{Outcome, Record};
-use crate::controller::jit_request::{OPEN_MAX, describe};
+use crate::controller::jit_request::describe;
 use crate::controller::writing;
 use crate::crd::{AgentReference, JitRequest, JitRequestSpec};
 use crate::decision::may_request;
 use crate::grammar::{Audience, CapabilityName, Resource};
-use crate::jit::{Request as Approval, RequestId};
+use crate::jit::{DECIDE_SECONDS, DECIDE_SECONDS_MAX, OPEN_MAX, Request as Approval, RequestId};
 use crate::operation::{Operation, Parameters, is_invisible};
 use crate::token::{OPERATION_DETAILS, new_id};
 use axum::body::Body;
@@ -30,10 +30,6 @@ use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// How long a question stands if the client does not say, in seconds.
-const DECIDE_SECONDS: u64 = 600;
-/// How long a client may let it stand, in seconds.
-const DECIDE_SECONDS_MAX: u64 = 7 * 86_400;
 /// Longest justification, in characters: the limit of the schema.
 const JUSTIFICATION_MAX: usize = 1000;
 /// Longest idempotency key, in bytes.
@@ -51,7 +47,7 @@ struct Acknowledgement {
 struct Ask {
     operation: Operation,
     expiration_seconds: Option<u32>,
-    decide_within: u64,
+    decide_within: u32,
     justification: Option<String>,
     /// Names the request: the same key is the same request.
     key: Option<String>,
@@ -225,7 +221,7 @@ fn scope(form: &Form, capability: &CapabilityName) -> Result<(), Refusal> {
 }
 
 /// `requested_expiry` (CIBA Core section 7.1): a positive whole number of seconds.
-fn requested_expiry(form: &Form) -> Result<u64, Refusal> {
+fn requested_expiry(form: &Form) -> Result<u32, Refusal> {
     let Some(text) = form.get("requested_expiry")? else { return Ok(DECIDE_SECONDS) };
     let digits = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
     text.parse().ok().filter(|seconds| digits && (1..=DECIDE_SECONDS_MAX).contains(seconds)).ok_or_else(|| {
@@ -278,7 +274,7 @@ async fn create(app: &App, agent: &RegisteredAgent, ask: &Ask, max_expiration: u
         let detail = format!("{} has {OPEN_MAX} open requests, as many as it may", agent.id);
         return Err(Refusal::unavailable("too_many_requests", detail).status(StatusCode::TOO_MANY_REQUESTS));
     };
-    let decide_by = Timestamp::from_second(seconds(now.saturating_add(ask.decide_within)));
+    let decide_by = Timestamp::from_second(seconds(now.saturating_add(ask.decide_within.into())));
     let spec = JitRequestSpec {
         agent: AgentReference { name: agent.id.name().to_owned(), uid: Some(agent.uid.clone()) },
         operation: ask.operation.to_spec(),

@@ -8,7 +8,7 @@ use super::error::Refusal;
 use super::form::Form;
 use super::introspect::alive;
 use super::poll::seconds;
-use super::swap::{Swapped, live, swap};
+use super::swap::{ATTEMPTS, NEWBORN_PATIENCE, Swapped, live, swap};
 use super::{App, json, now_if_fresh, post};
 use crate::audit::{Outcome, Record};
 use crate::crd::Phase;
@@ -20,12 +20,6 @@ use axum::extract::State;
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How often a race is tried again that somebody else won.
-const ATTEMPTS: usize = 8;
-/// How long a request that our watch has not shown yet is waited for: another replica may have issued its token a moment ago.
-const NEWBORN_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The endpoint.
 pub(super) async fn endpoint(State(app): State<Arc<App>>, request: Request<Body>) -> Response {
@@ -59,7 +53,7 @@ async fn handle(app: &App, request: Request<Body>, record: &mut Record) -> Resul
 }
 
 /// Whether the caller is the very agent to which the token was issued.
-pub(super) fn is_agent_of(app: &App, caller: &Caller, claims: &AccessClaims) -> bool {
+fn is_agent_of(app: &App, caller: &Caller, claims: &AccessClaims) -> bool {
     let agent = app.snapshot.agents().owner_of(&caller.namespace, &caller.service_account);
     agent.is_some_and(|agent| agent.uid == claims.agent_uid && agent.id.to_string() == claims.client_id)
 }

@@ -8,7 +8,7 @@ use super::caller::{Presented, check_client_id, identify, no_authorization_heade
 use super::error::{CredentialRole, Refusal};
 use super::form::Form;
 use super::polls::{TooSoon, Turn};
-use super::swap::{Swapped, swap};
+use super::swap::{ATTEMPTS, NEWBORN_PATIENCE, Swapped, swap};
 use super::token::{audience, capabilities, reply};
 use super::{App, REQUEST_WITHIN, finish, now_if_fresh};
 use crate::agent::RegisteredAgent;
@@ -27,10 +27,6 @@ use std::time::{Duration, Instant};
 pub(super) const CIBA: &str = "urn:openid:params:grant-type:ciba";
 /// How long a poll is held.
 const HOLD: Duration = Duration::from_secs(25);
-/// How long a request that our watch has not shown yet is waited for: another replica may have filed it a moment ago.
-const NEWBORN_PATIENCE: Duration = Duration::from_millis(500);
-/// How often a race is tried again that somebody else won.
-const ATTEMPTS: usize = 8;
 
 /// A poll: who asks about which request.
 pub(super) struct Poll {

@@ -6,7 +6,7 @@ use super::complete::of;
 use super::error::Refusal;
 use super::form::Form;
 use super::poll::{is_of, seconds};
-use super::swap::{Swapped, swap};
+use super::swap::{ATTEMPTS, Swapped, swap};
 use super::{App, now_if_fresh, post};
 use crate::agent::RegisteredAgent;
 use crate::audit::{Outcome, Record};
@@ -19,9 +19,6 @@ use axum::extract::State;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use std::sync::Arc;
-
-/// How often a race is tried again that somebody else won.
-const ATTEMPTS: usize = 8;
 
 /// The endpoint.
 pub(super) async fn endpoint(State(app): State<Arc<App>>, request: Request<Body>) -> Response {

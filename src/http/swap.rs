@@ -8,6 +8,12 @@ use crate::crd::JitRequest;
 use crate::jit::{Change, Request};
 use kube::api::Api;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a race is tried again that somebody else won.
+pub(super) const ATTEMPTS: usize = 8;
+/// How long a request that our watch has not shown yet is waited for: another replica may have written it a moment ago.
+pub(super) const NEWBORN_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What came of it.
 pub(super) enum Swapped {
@@ -52,10 +58,9 @@ pub(super) async fn live(app: &App, request: &Request) -> Result<Option<Arc<Requ
 
 /// Takes a stored version into the view at once, so that this process never acts on an older one than it has seen.
 pub(super) fn taken_in(app: &App, stored: JitRequest) -> Option<Arc<Request>> {
-    let request = Request::parse(stored)?;
-    let found = Arc::new(request.clone());
-    app.snapshot.update_requests(|requests| requests.insert(request));
-    Some(found)
+    let request = Arc::new(Request::parse(stored)?);
+    app.snapshot.update_requests(|requests| requests.insert(Arc::clone(&request)));
+    Some(request)
 }
 
 fn api(app: &App, request: &Request) -> Api<JitRequest> {

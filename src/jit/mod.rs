@@ -12,7 +12,7 @@ mod step;
 
 pub use evidence::EvidenceKey;
 pub use redeem::{Claim, NewToken, REDELIVER_SECONDS, Redeemable, Refused, cancel, claim, complete, redeem, redelivery};
-pub use request::{InvalidRequest, Question, Request, RequestId};
+pub use request::{DECIDE_SECONDS, DECIDE_SECONDS_MAX, InvalidRequest, OPEN_MAX, Question, Request, RequestId};
 pub use status::{Change, Why};
 pub use step::{Facts, REDEEM_SECONDS, Step, approvers, step};
 

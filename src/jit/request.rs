@@ -11,9 +11,11 @@ use std::fmt;
 use std::fmt::Write as _;
 
 /// How long a question stands if it does not say, in seconds.
-pub(super) const DECIDE_SECONDS: i64 = 600;
+pub const DECIDE_SECONDS: u32 = 600;
 /// How long a question may stand, in seconds.
-pub(super) const DECIDE_SECONDS_MAX: i64 = 7 * 86_400;
+pub const DECIDE_SECONDS_MAX: u32 = 7 * 86_400;
+/// How many requests an agent may have open, that is neither ended nor turned into a token.
+pub const OPEN_MAX: usize = 32;
 /// How long a finished request stays if it does not say, in seconds.
 const TTL_SECONDS: u32 = 3600;
 
@@ -156,9 +158,9 @@ impl Question {
         if !(1..=crate::agent::EXPIRATION_MAX).contains(&spec.expiration_seconds) {
             return Err(InvalidRequest::Field("spec.expirationSeconds must be 1 to 900"));
         }
-        let latest = created.saturating_add(DECIDE_SECONDS_MAX);
+        let latest = created.saturating_add(DECIDE_SECONDS_MAX.into());
         let decide_by = match &spec.decide_by {
-            None => created.saturating_add(DECIDE_SECONDS),
+            None => created.saturating_add(DECIDE_SECONDS.into()),
             Some(text) => parse_time(text).ok_or(InvalidRequest::Field("spec.decideBy is not a time with zone (RFC 3339)"))?,
         };
         if decide_by > latest {

@@ -59,7 +59,7 @@ impl RequestIndex {
 
     /// Takes in a version of a request, unless a later one is there: what this process wrote itself may be ahead of its watch.
     /// Returns whether it was taken in.
-    pub fn insert(&mut self, request: Request) -> bool {
+    pub fn insert(&mut self, request: Arc<Request>) -> bool {
         if let Some(listed) = &mut self.listed {
             listed.insert(request.uid.clone());
         }
@@ -74,7 +74,7 @@ impl RequestIndex {
             self.uid_of.insert(request.id.clone(), request.uid.clone());
         }
         self.of_agent.entry(key(&request)).or_default().insert(request.uid.clone());
-        self.by_uid.insert(request.uid.clone(), Arc::new(request));
+        self.by_uid.insert(request.uid.clone(), request);
         true
     }
 
@@ -129,14 +129,14 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn request(uid: &str, name: &str, version: &str, phase: Option<&str>) -> Request {
+    fn request(uid: &str, name: &str, version: &str, phase: Option<&str>) -> Arc<Request> {
         let object = json!({
             "apiVersion": "countersign.dev/v1alpha1", "kind": "JitRequest",
             "metadata": {"namespace": "ns", "name": name, "uid": uid, "resourceVersion": version, "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"agent": {"name": "bot"}, "operation": {"capability": "a.b", "audience": "https://a"}},
             "status": {"phase": phase},
         });
-        Request::parse(serde_json::from_value(object).expect("an object")).expect("a request")
+        Arc::new(Request::parse(serde_json::from_value(object).expect("an object")).expect("a request"))
     }
 
     #[test]

@@ -121,7 +121,7 @@ pub async fn requests(client: kube::Client, snapshot: Arc<Snapshot>, events: Unb
                 Ok(object) => {
                     if let Some(request) = Request::parse(object) {
                         let id = request.id.clone();
-                        snapshot.update_requests(|requests| requests.insert(request));
+                        snapshot.update_requests(|requests| requests.insert(Arc::new(request)));
                         tell(RequestEvent::Applied(id));
                     }
                 }
