@@ -13,8 +13,8 @@ DEV := .dev
 # What `make up` and `make demo` run.
 BINARIES := $(or $(CARGO_TARGET_DIR),target)/debug/examples/dev $(or $(CARGO_TARGET_DIR),target)/debug/countersign
 
-# One more than there are cores: tests spend much of their time waiting for the API server.
-TEST_THREADS := $(shell echo $$(($$(nproc) + 1)))
+# Two more than there are cores: tests spend much of their time waiting, for the API server and for what has to take its time.
+TEST_THREADS := $(shell echo $$(($$(nproc) + 2)))
 
 .PHONY: help
 help: ## List the targets
@@ -25,7 +25,7 @@ build: ## Compile the operator and the dev tool
 	cargo build --locked --bin countersign --example dev
 
 .PHONY: up
-up: tools build ## Start Kubernetes and the operator in the background
+up: tools build clients ## Start Kubernetes and the operator in the background
 	@tests/dev/control.sh up $(DEV) $(BINARIES)
 	@printf '%s\n' 'Kubernetes and the operator run. Next:' \
 		'  . $(DEV)/env' \
@@ -38,12 +38,19 @@ down: ## Stop what `up` started
 	@tests/dev/control.sh down $(DEV)
 
 .PHONY: demo
-demo: tools build ## Run the examples from beginning to end
+demo: tools build clients ## Run the examples from beginning to end
 	@tests/dev/demo.sh $(DEV)/demo $(BINARIES)
 
 .PHONY: test
 test: tools clients ## Run all tests, on a real Kubernetes API server
 	cargo test --locked -- --test-threads=$(TEST_THREADS)
+
+# Rounds of `kill -9` on each database; `make test` does ten.
+KILL_ROUNDS := 200
+
+.PHONY: faults
+faults: tools ## Run the tests of crashes much longer
+	COUNTERSIGN_KILL_ROUNDS=$(KILL_ROUNDS) cargo test --locked --test it -- --nocapture kill_9_under_load
 
 .PHONY: bench
 bench: tools ## Run the benchmarks
@@ -55,7 +62,7 @@ fmt: ## Format the code
 	gofmt -w tests/cluster
 
 # What is generated from the Rust types and committed.
-RESOURCES := agents capabilities jitrequests
+RESOURCES := agents capabilities jitrequests trustedissuers
 GENERATED := $(RESOURCES:%=crds/%.yaml) \
 	$(RESOURCES:%=charts/countersign/files/crds/%.yaml) \
 	charts/countersign/files/admission/validating.yaml \

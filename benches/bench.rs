@@ -1,10 +1,12 @@
 //! `make bench`: how many ServiceAccount tokens the operator exchanges per second, beside a bare stack that does nothing but
-//! the cryptography, and how long after a person's approval the agent has its token ([`approval`]).
+//! the cryptography; how many tokens agents obtain by other credentials, and for
+//! whoever called them, and how many tokens are introspected, beside that ([`credentials`], [`delegation`]); how long after a
+//! person's approval the agent has its token ([`approval`]); and how long a suspended agent goes on, on three replicas ([`revocation`]).
 //!
-//! Three processes on one machine: the operator (on a real control plane, with its audit log), the bare stack
-//! ([`bare`]), and this one, which makes the load ([`load`]). The two servers are measured in turn, round by round, and the
-//! ratio is the median of the ratios of neighbouring rounds, so that a machine whose speed drifts does not shift it.
-//! Each bench prints one line of JSON.
+//! Three processes on one machine: the operator (on a real control plane, with its audit log and its database, which is
+//! SQLite), the bare stack ([`bare`]), and this one, which makes the load ([`load`]). What is compared is measured in turn, round by
+//! round, and the ratio is the median of the ratios of neighbouring rounds, so that a machine whose speed drifts does not shift it.
+//! Each bench prints one line of JSON. `cargo bench --bench bench -- revocation` runs that one alone.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -19,8 +21,12 @@ mod support;
 
 mod approval;
 mod bare;
+mod credentials;
+mod delegation;
 mod fixture;
+mod ledger;
 mod load;
+mod revocation;
 
 use fixture::Fixture;
 use load::{Measured, Target};
@@ -43,46 +49,75 @@ fn main() {
         bare::run(&arguments[position + 1..]);
         return;
     }
+    println!("{}", ledger::run());
+    if arguments.iter().any(|a| a == "verify") {
+        return;
+    }
+    if !arguments.iter().any(|a| a == "revocation") {
+        beside_the_bare_stack();
+    }
+    eprintln!("bench: starting Kubernetes and three replicas of the operator");
+    let replicas = revocation::Replicas::start();
+    println!("{}", runtime().block_on(revocation::run(&replicas)));
+}
+
+/// What one operator does.
+fn beside_the_bare_stack() {
     eprintln!("bench: starting Kubernetes, the operator and the bare stack");
     let fixture = Fixture::start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = runtime();
     let (ours, bare) = (&fixture.ours, &fixture.bare);
     for (bench, ours, bare) in [("exchange", &ours.tls, &bare.tls), ("exchange_plain", &ours.plain, &bare.plain)] {
         for connections in [1, 16] {
-            let bare_per_second = runtime.block_on(compare(bench, connections, ours, bare));
+            let bare_per_second = runtime.block_on(compare(bench, connections, ours, ("bare", bare)));
             if connections == 16 && bare_per_second < BARE_EXPECTED {
                 explain(bare_per_second, &fixture);
             }
         }
     }
+    let (delegation, introspection) = delegation::targets(&fixture);
+    for (bench, others) in [
+        ("delegation", delegation),
+        ("introspection", introspection),
+        ("assertion", credentials::assertions(&fixture)),
+        ("federated", credentials::federated(&fixture)),
+    ] {
+        for connections in [1, 16] {
+            runtime.block_on(compare(bench, connections, &others, ("exchange", &ours.tls)));
+        }
+    }
     println!("{}", runtime.block_on(approval::run(&fixture)));
 }
 
-/// Measures both in turn, prints one line, and returns the rate of the bare stack.
-async fn compare(bench: &str, connections: usize, ours: &Target, bare: &Target) -> f64 {
-    for target in [bare, ours] {
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// Measures a target beside another one, which has a name, in turn, prints one line, and returns the rate of the other.
+async fn compare(bench: &str, connections: usize, target: &Target, (name, other): (&str, &Target)) -> f64 {
+    for target in [other, target] {
         load::run(target, connections, WARM_UP).await;
     }
     let (mut mine, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        theirs.push(load::run(bare, connections, ROUND).await);
-        mine.push(load::run(ours, connections, ROUND).await);
+        theirs.push(load::run(other, connections, ROUND).await);
+        mine.push(load::run(target, connections, ROUND).await);
     }
     let middle = |rounds: &[Measured], value: fn(&Measured) -> f64| median(rounds.iter().map(value).collect());
     let ratios = mine.iter().zip(&theirs).map(|(m, t)| m.per_second / t.per_second).collect();
-    let bare_per_second = middle(&theirs, |m| m.per_second);
+    let other_per_second = middle(&theirs, |m| m.per_second);
     let line = json!({
         "bench": bench,
         "connections": connections,
         "per_second": middle(&mine, |m| m.per_second).round(),
         "p50_ms": milliseconds(middle(&mine, |m| m.p50)),
         "p99_ms": milliseconds(middle(&mine, |m| m.p99)),
-        "bare_per_second": bare_per_second.round(),
-        "bare_p50_ms": milliseconds(middle(&theirs, |m| m.p50)),
+        (format!("{name}_per_second")): other_per_second.round(),
+        (format!("{name}_p50_ms")): milliseconds(middle(&theirs, |m| m.p50)),
         "ratio": (median(ratios) * 1000.0).round() / 1000.0,
     });
     println!("{line}");
-    bare_per_second
+    other_per_second
 }
 
 /// Says why the rates are low.

@@ -1,7 +1,7 @@
 //! A real control plane with agents, pods and their tokens, the operator, and the bare stack.
 
 use crate::bare;
-use crate::load::Target;
+use crate::load::{Answer, Requests, Target};
 use crate::support::cluster::{Cluster, ClusterOptions};
 use crate::support::install::{NAMESPACE, RELEASE, install_chart};
 use crate::support::kubectl::Kubectl;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How many agents there are of each kind.
-const AGENTS: usize = 8;
+pub const AGENTS: usize = 8;
 /// How many pods each agent has whose tokens are exchanged; every pod has a token of its own.
 const PODS_PER_AGENT: usize = 4;
 /// The namespace of the agents.
@@ -66,16 +66,15 @@ impl Fixture {
 
         let kubectl = cluster.kubectl();
         workload::create_namespace(&kubectl, AGENTS_NAMESPACE).expect("a namespace");
-        let capabilities = json!([{"name": "document.read", "resources": ["document:reports/*"]}, {"name": "web.search"}]);
-        let tokens = interleaved(agents(&kubectl, operator.issuer(), "agent", PODS_PER_AGENT, &capabilities));
+        let tokens = interleaved(agents(&kubectl, operator.issuer(), "agent", PODS_PER_AGENT, &capabilities()));
         let jwks = kubectl.run(&["get", "--raw", "/openid/v1/jwks"]).expect("the JWKS");
         let bare = start_bare(&cluster, &jwks, operator.issuer(), bare_tls, bare_plain);
 
         let tls: SocketAddr = operator.url().trim_start_matches("https://").parse().expect("an address");
         let client = tls_client(operator.ca_file());
-        let requests = Arc::new(tokens.iter().map(|token| request(token)).collect::<Vec<_>>());
+        let requests = exchanges(&tokens);
         let server = |name, tls, plain| {
-            let target = |address, tls| Target { name, address, tls, requests: Arc::clone(&requests) };
+            let target = |address, tls| Target { name, address, tls, requests: requests.clone(), answer: Answer::NewToken };
             Server { tls: target(tls, Some(Arc::clone(&client))), plain: target(plain, None) }
         };
         Self {
@@ -88,6 +87,11 @@ impl Fixture {
             cluster,
         }
     }
+}
+
+/// What the agents may do whose tokens are counted.
+pub fn capabilities() -> Value {
+    json!([{"name": "document.read", "resources": ["document:reports/*"]}, {"name": "web.search"}])
 }
 
 /// Registers agents with these capabilities, which are Ready on return, and returns the tokens of the pods of each.
@@ -107,38 +111,65 @@ fn interleaved(of_agents: Vec<Vec<String>>) -> Vec<String> {
 
 /// Registers an agent with its pods and returns their tokens.
 fn agent(kubectl: &Kubectl, issuer: &str, name: &str, pods: usize, capabilities: &Value) -> Vec<String> {
+    register(kubectl, name, &json!({"serviceAccounts": [{"name": name}]}), capabilities);
+    pods_of(kubectl, issuer, name, pods)
+}
+
+/// Makes a ServiceAccount with its pods and returns their tokens.
+pub fn pods_of(kubectl: &Kubectl, issuer: &str, name: &str, pods: usize) -> Vec<String> {
     workload::create_service_account(kubectl, AGENTS_NAMESPACE, name).expect("a ServiceAccount");
+    let pod_token = |number: usize| {
+        let pod = format!("{name}-{number}");
+        let uid = workload::create_pod(kubectl, AGENTS_NAMESPACE, &pod, name).expect("a Pod");
+        workload::pod_token(kubectl, AGENTS_NAMESPACE, name, &pod, &uid, issuer, 3600).expect("a token")
+    };
+    (0..pods).map(pod_token).collect()
+}
+
+/// Registers an agent that proves itself so, which is Ready on return.
+pub fn register(kubectl: &Kubectl, name: &str, identity: &Value, capabilities: &Value) {
+    register_with(kubectl, name, identity, capabilities, &json!({}));
+}
+
+/// The same, with a delegation.
+pub fn register_with(kubectl: &Kubectl, name: &str, identity: &Value, capabilities: &Value, delegation: &Value) {
     let agent = json!({
         "apiVersion": "countersign.dev/v1alpha1",
         "kind": "Agent",
         "metadata": {"namespace": AGENTS_NAMESPACE, "name": name},
         "spec": {
             "owner": "team@example.com",
-            "identity": {"serviceAccounts": [{"name": name}]},
+            "identity": identity,
             "capabilities": capabilities,
-            "tokens": {"expirationSeconds": 300, "audiences": [{"name": "https://docs.example.com"}]},
+            "delegation": delegation,
+            "tokens": {"expirationSeconds": 900, "audiences": [{"name": "https://docs.example.com"}]},
         },
     });
     kubectl.apply(&agent.to_string()).expect("the Agent is accepted");
-    let pod_token = |number: usize| {
-        let pod = format!("{name}-{number}");
-        let uid = workload::create_pod(kubectl, AGENTS_NAMESPACE, &pod, name).expect("a Pod");
-        workload::pod_token(kubectl, AGENTS_NAMESPACE, name, &pod, &uid, issuer, 3600).expect("a token")
-    };
-    let tokens = (0..pods).map(pod_token).collect();
     kubectl.wait_for(AGENTS_NAMESPACE, &format!("agent/{name}"), "condition=Ready", PATIENCE).expect("the Agent is Ready");
-    tokens
 }
 
-/// The exchange of `token` (RFC 8693), as bytes on the wire.
-fn request(token: &str) -> Vec<u8> {
-    let body = format!(
-        "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange\
-         &subject_token={token}&subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt"
-    );
+/// The exchange of each token (RFC 8693), again and again.
+pub fn exchanges(tokens: &[String]) -> Requests {
+    let exchange = |token: &String| {
+        request(&format!(
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange\
+             &subject_token={token}&subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt"
+        ))
+    };
+    Requests::Repeated(Arc::new(tokens.iter().map(exchange).collect()))
+}
+
+/// A token request with this body, as bytes on the wire.
+pub fn request(body: &str) -> Vec<u8> {
+    post("/oauth2/token", "", body)
+}
+
+/// A form, as bytes on the wire. Each of `headers` ends with CR and LF.
+pub fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
-        "POST /oauth2/token HTTP/1.1\r\nhost: localhost\r\naccept: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\naccept: application/json\r\n{headers}\
          content-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
@@ -180,7 +211,7 @@ fn free_addresses<const N: usize>() -> [SocketAddr; N] {
 }
 
 /// Waits until `check` holds.
-fn wait_until(what: &str, mut check: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut check: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !check() {
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");

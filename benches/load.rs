@@ -4,6 +4,7 @@
 use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -16,7 +17,7 @@ const ANSWER_MAX: usize = 16 * 1024;
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// A server, and the requests that are sent to it in turn.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Target {
     /// For messages.
     pub name: &'static str,
@@ -24,8 +25,51 @@ pub struct Target {
     pub address: SocketAddr,
     /// `None` is plain HTTP.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// Whole requests, head and body.
-    pub requests: Arc<Vec<Vec<u8>>>,
+    /// What is sent.
+    pub requests: Requests,
+    /// What every answer must be.
+    pub answer: Answer,
+}
+
+/// What an answer must be, beside 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// An access token that no other answer had.
+    NewToken,
+    /// That the token is alive.
+    Active,
+}
+
+/// Whole requests, head and body.
+#[derive(Clone)]
+pub enum Requests {
+    /// The same again and again.
+    Repeated(Arc<Vec<Vec<u8>>>),
+    /// Each is good once, and soon for nothing: they are made before each round, which is over when they are used up.
+    Once(Arc<dyn Fn() -> Vec<Vec<u8>>>),
+}
+
+/// The requests of one round. Each connection takes the next one.
+struct Queue {
+    requests: Arc<Vec<Vec<u8>>>,
+    repeated: bool,
+    taken: AtomicUsize,
+}
+
+impl Queue {
+    fn new(requests: &Requests) -> Self {
+        let (requests, repeated) = match requests {
+            Requests::Repeated(requests) => (Arc::clone(requests), true),
+            Requests::Once(make) => (Arc::new(make()), false),
+        };
+        Self { requests, repeated, taken: AtomicUsize::new(0) }
+    }
+
+    fn next(&self) -> Option<&[u8]> {
+        let index = self.taken.fetch_add(1, Ordering::Relaxed);
+        let index = if self.repeated { index % self.requests.len() } else { index };
+        self.requests.get(index).map(Vec::as_slice)
+    }
 }
 
 /// One round. Times are in seconds.
@@ -47,18 +91,20 @@ struct Seen {
     tokens: Vec<u128>,
 }
 
-/// Loads `target` for `length` over `connections` connections, opened beforehand. Any answer but 200 with an access token
-/// that no other answer had ends the benchmark.
+/// Loads `target` for `length` over `connections` connections, opened beforehand. Any answer but 200 with what it must be
+/// ends the benchmark.
 pub async fn run(target: &Target, connections: usize, length: Duration) -> Measured {
+    // Before the connections, which do not wait for long.
+    let queue = Arc::new(Queue::new(&target.requests));
     let mut streams = Vec::new();
     for _ in 0..connections {
         streams.push(connect(target).await);
     }
     let mut tasks = JoinSet::new();
     let start = Instant::now();
-    for (index, stream) in streams.into_iter().enumerate() {
-        let target = target.clone();
-        tasks.spawn(async move { speak(stream, &target, index, start + length).await });
+    for stream in streams {
+        let (queue, name, answer) = (Arc::clone(&queue), target.name, target.answer);
+        tasks.spawn(async move { speak(stream, &queue, name, answer, start + length).await });
     }
     let (mut latencies, mut tokens) = (Vec::new(), Vec::new());
     while let Some(seen) = tasks.join_next().await {
@@ -69,7 +115,8 @@ pub async fn run(target: &Target, connections: usize, length: Duration) -> Measu
     let elapsed = start.elapsed().as_secs_f64();
     tokens.sort_unstable();
     tokens.dedup();
-    assert_eq!(tokens.len(), latencies.len(), "{}: two answers had one token", target.name);
+    let expected = if target.answer == Answer::NewToken { latencies.len() } else { 0 };
+    assert_eq!(tokens.len(), expected, "{}: two answers had one token", target.name);
     latencies.sort_by(f64::total_cmp);
     let at = |percent: usize| latencies.get(latencies.len() * percent / 100).copied().expect("an answer");
     Measured { per_second: latencies.len() as f64 / elapsed, p50: at(50), p99: at(99) }
@@ -92,28 +139,28 @@ async fn connect(target: &Target) -> Box<dyn Stream> {
     }
 }
 
-/// Sends requests one after the other until `end`, beginning with the one of number `first`.
-async fn speak(mut stream: Box<dyn Stream>, target: &Target, first: usize, end: Instant) -> Seen {
+/// Sends requests one after the other until `end`, or until there are no more.
+async fn speak(mut stream: Box<dyn Stream>, queue: &Queue, name: &str, answer: Answer, end: Instant) -> Seen {
     let mut seen = Seen::default();
     let mut buffer = vec![0; ANSWER_MAX];
     let deadline = tokio::time::sleep_until((end + ANSWER_WITHIN).into());
     let mut deadline = std::pin::pin!(deadline);
-    for request in target.requests.iter().cycle().skip(first) {
+    loop {
         let begin = Instant::now();
-        if begin >= end {
-            break;
-        }
+        let Some(request) = queue.next().filter(|_| begin < end) else { return seen };
         stream.write_all(request).await.expect("sent");
         stream.flush().await.expect("sent");
         let body = tokio::select! {
             biased;
-            body = read_answer(&mut stream, &mut buffer, target.name) => body,
-            () = deadline.as_mut() => panic!("{}: no answer", target.name),
+            body = read_answer(&mut stream, &mut buffer, name) => body,
+            () = deadline.as_mut() => panic!("{name}: no answer"),
         };
         seen.latencies.push(begin.elapsed().as_secs_f64());
-        seen.tokens.push(end_of_token(body));
+        match answer {
+            Answer::NewToken => seen.tokens.push(end_of_token(body)),
+            Answer::Active => assert!(body.starts_with(br#"{"active":true"#), "{name}: {}", String::from_utf8_lossy(body)),
+        }
     }
-    seen
 }
 
 /// Reads one answer with a Content-Length and returns its body.

@@ -114,12 +114,13 @@ answers() {
 }
 no_token_in() { ! grep -qE 'eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}' "$1"; }
 
-# as_agent PATH ARGUMENT...: a form by which the agent proves itself with its Pod's token, in $work/agent.
+# as_agent PATH ARGUMENT...: a form by which the agent proves itself, with its Pod's token unless $credential says otherwise.
+credential=$work/agent
 as_agent() {
 	local path=$1
 	shift
 	post "$path" --data-urlencode client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer \
-		--data-urlencode "client_assertion@$work/agent" "$@"
+		--data-urlencode "client_assertion@$credential" "$@"
 }
 client_credentials() { as_agent /oauth2/token --data-urlencode grant_type=client_credentials "$@"; }
 keep_token() { answer .access_token | tr -d '\n' >"$work/access"; }
@@ -134,4 +135,5 @@ as_server() { post "$1" --header "@$work/server.header" --data-urlencode "token@
 introspect() { as_server /oauth2/introspect; }
 
 # records: what was recorded since the script began.
-records() { tail -n "+$((recorded + 1))" "$audit"; }
+# The lines follow the answers within milliseconds.
+records() { sleep 0.5; tail -n "+$((recorded + 1))" "$audit"; }

@@ -29,15 +29,18 @@ pub fn client(mut config: kube::Config, snapshot: &Arc<Snapshot>, clock: Clock) 
         .build())
 }
 
-/// Which watch a request opens, if any. Only watches over all namespaces are part of the view.
+/// Which watch a request opens, if any. Only watches over all namespaces are part of the view, and that of our own Secret: there is no
+/// other Secret that we watch.
 fn watch_of<B>(request: &Request<B>) -> Option<Source> {
     let is_watch = request.uri().query().is_some_and(|q| q.split('&').any(|p| p == "watch=true" || p == "watch=1"));
     match request.uri().path() {
         "/apis/countersign.dev/v1alpha1/agents" if is_watch => Some(Source::Agents),
         "/apis/countersign.dev/v1alpha1/jitrequests" if is_watch => Some(Source::Requests),
         "/apis/countersign.dev/v1alpha1/capabilities" if is_watch => Some(Source::Capabilities),
+        "/apis/countersign.dev/v1alpha1/trustedissuers" if is_watch => Some(Source::Issuers),
         "/api/v1/pods" if is_watch => Some(Source::Pods),
         "/api/v1/serviceaccounts" if is_watch => Some(Source::ServiceAccounts),
+        path if is_watch && path.starts_with("/api/v1/namespaces/") && path.ends_with("/secrets") => Some(Source::Keys),
         _ => None,
     }
 }

@@ -2,6 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+/// What the condition `kind` says; empty if there is none.
+pub fn message(conditions: &[Condition], kind: &str) -> String {
+    conditions.iter().find(|c| c.type_ == kind).map(|c| c.message.clone()).unwrap_or_default()
+}
+
 /// The condition `kind` at `now`, of the generation `generation`, where `before` are those that there were.
 pub fn condition(
     before: &[Condition],

@@ -1,8 +1,17 @@
 //! The command line, parsed into types. What is accepted here works; what does not is refused with the reason.
 
+use crate::cli::assertion::AssertArgs;
+use crate::cli::audit::AuditArgs;
+use crate::cli::keygen::KeygenArgs;
+use crate::cli::revoke::RevokeArgs;
 use crate::grammar::{is_dns_label, is_dns_subdomain};
 use crate::identity::CredentialPolicy;
+use crate::store::DatabaseUrl;
+use crate::token::rotation::{InvalidPolicy, RotationPolicy};
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -21,6 +30,15 @@ pub enum Command {
     /// Run the operator and its token service. Of a flag given twice the last counts.
     #[command(args_override_self = true)]
     Serve(Box<ServeArgs>),
+    /// Replace the signing keys now, for example because one may be known to others. Every token signed before is dead.
+    ///
+    /// Needs get and update on the Secret: a kubeconfig of an administrator, or the operator's own pod (kubectl exec).
+    RotateSigningKeys(RotateArgs),
+    /// End tokens now: of an agent all, one or one chain, or those that act for a user.
+    ///
+    /// Needs a kubeconfig, and the RBAC verb revoke on the Agent or TrustedIssuer: the ClusterRole countersign-revoker. What is derived from
+    /// a token ends with it. To keep an agent from getting new tokens, set spec.suspended.
+    Revoke(RevokeArgs),
     /// Print the CustomResourceDefinitions as YAML.
     Crds {
         /// Only that of this resource, for example agents.
@@ -31,6 +49,12 @@ pub enum Command {
         /// Which of them.
         kind: PolicyKind,
     },
+    /// Make an Ed25519 key pair for an agent: write the private key, print what to put into the Agent.
+    Keygen(KeygenArgs),
+    /// Print a client assertion (RFC 7523) signed with an agent's key, for a token request with curl.
+    Assert(AssertArgs),
+    /// Ask the record of what was decided: who really did this, and is that still what was written?
+    Audit(Box<AuditArgs>),
 }
 
 /// The two kinds of admission policies.
@@ -78,6 +102,17 @@ pub struct ServeArgs {
     /// The ConfigMap that holds our CA certificate and what the next process must know.
     #[arg(long, env = "COUNTERSIGN_CONFIG_MAP_NAME", default_value = "countersign", value_parser = object_name)]
     pub config_map_name: String,
+    /// The ConfigMap in which the ledger's checkpoints are published.
+    #[arg(
+        long,
+        env = "COUNTERSIGN_AUDIT_CONFIG_MAP_NAME",
+        default_value = "countersign-audit",
+        value_parser = object_name
+    )]
+    pub audit_config_map_name: String,
+    /// Where what was consumed is kept.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
     /// A serving certificate chain (PEM) instead of one from our own CA. Replaced files are picked up.
     #[arg(long, env = "COUNTERSIGN_TLS_CERT_FILE", requires = "tls_key_file")]
     pub tls_cert_file: Option<PathBuf>,
@@ -87,6 +122,14 @@ pub struct ServeArgs {
     /// Names in the certificate from our own CA, beside the issuer's. May be repeated.
     #[arg(long = "tls-dns-name", env = "COUNTERSIGN_TLS_DNS_NAMES", value_delimiter = ',')]
     pub tls_dns_names: Vec<String>,
+    /// How long a signing key signs before the next takes over, such as 720h or 30m.
+    #[arg(long, env = "COUNTERSIGN_SIGNING_KEY_ROTATION", default_value = "720h", value_parser = key_time)]
+    pub signing_key_rotation: u64,
+    /// How long a signing key is published before it signs, such as 24h: less than half of the rotation. Published keys may be kept by
+    /// verifiers for half of this, 5 minutes at most. Less than 10m is for drills: it leaves no time for a slow API server or a clock that
+    /// is a little off.
+    #[arg(long, env = "COUNTERSIGN_SIGNING_KEY_PUBLISH_AHEAD", default_value = "24h", value_parser = key_time)]
+    pub signing_key_publish_ahead: u64,
     /// How ServiceAccount tokens are checked.
     #[arg(long, env = "COUNTERSIGN_SERVICE_ACCOUNT_VALIDATION", value_enum, default_value = "watch")]
     pub service_account_validation: ServiceAccountValidation,
@@ -105,12 +148,94 @@ pub struct ServeArgs {
     /// Where records are appended: a file, or - for standard output.
     #[arg(long, env = "COUNTERSIGN_AUDIT_LOG", default_value = "-")]
     pub audit_log: PathBuf,
+    /// How many refusals of callers who proved no identity have a record of their own, of each kind of request and client address in a
+    /// second. Those beyond share one that says how many there were.
+    #[arg(long, env = "COUNTERSIGN_AUDIT_REFUSALS_PER_SECOND", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub audit_refusals_per_second: u32,
+    /// The directory to which logs of the ledger are moved that are older than --audit-retention. Without it nothing is ever removed.
+    #[arg(long, env = "COUNTERSIGN_AUDIT_ARCHIVE_DIR", requires = "audit_retention")]
+    pub audit_archive_dir: Option<PathBuf>,
+    /// How long a log of the ledger stays in the database after it has ended, such as 90d.
+    #[arg(long, env = "COUNTERSIGN_AUDIT_RETENTION", requires = "audit_archive_dir", value_parser = retention)]
+    pub audit_retention: Option<u64>,
     /// What is logged to standard error, as in RUST_LOG.
     #[arg(long, env = "COUNTERSIGN_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
 }
 
+/// Flags of `rotate-signing-keys`.
+#[derive(Debug, Args)]
+pub struct RotateArgs {
+    /// The operator's namespace.
+    #[arg(long, env = "COUNTERSIGN_NAMESPACE", value_parser = namespace)]
+    pub namespace: String,
+    /// The Secret that holds the operator's keys.
+    #[arg(long, env = "COUNTERSIGN_SECRET_NAME", default_value = "countersign", value_parser = object_name)]
+    pub secret_name: String,
+    /// Begin a rotation as it happens by itself, but now: the next keys are published, and sign later. No token dies.
+    #[arg(long)]
+    pub keep_old: bool,
+    /// With --keep-old: how long the next keys are published before they sign.
+    #[arg(long, env = "COUNTERSIGN_SIGNING_KEY_PUBLISH_AHEAD", default_value = "24h", value_parser = key_time)]
+    pub signing_key_publish_ahead: u64,
+}
+
+/// Where the database is: one of them.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct DatabaseArgs {
+    /// The URL of the database, without a password: sqlite:///absolute/path.db for one replica, postgres://user@host/name for several.
+    #[arg(long, env = "COUNTERSIGN_DATABASE", value_name = "URL", value_parser = DatabaseParser, hide_env_values = true)]
+    pub database: Option<DatabaseUrl>,
+    /// A file that holds the URL of the database, and of PostgreSQL the password: postgres://user:password@host/name?sslmode=verify-full.
+    #[arg(long, env = "COUNTERSIGN_DATABASE_FILE", value_name = "FILE")]
+    pub database_file: Option<PathBuf>,
+}
+
+impl DatabaseArgs {
+    /// The URL, wherever it is.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or holds anything but a URL. The text quotes nothing of it.
+    pub fn url(&self) -> Result<DatabaseUrl, String> {
+        let Some(file) = &self.database_file else {
+            return self.database.clone().ok_or_else(|| "neither --database nor --database-file is given".to_owned());
+        };
+        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        text.trim().parse().map_err(|e| format!("{}: {e}", file.display()))
+    }
+}
+
+/// Reads a URL that everybody may see. Its errors, unlike those of other flags, do not repeat what was given.
+#[derive(Debug, Clone)]
+pub(crate) struct DatabaseParser;
+
+impl TypedValueParser for DatabaseParser {
+    type Value = DatabaseUrl;
+
+    fn parse_ref(&self, command: &clap::Command, _: Option<&clap::Arg>, value: &OsStr) -> Result<DatabaseUrl, clap::Error> {
+        let parsed = value.to_str().unwrap_or_default().parse::<DatabaseUrl>().map_err(|e| e.to_string());
+        let parsed = parsed.and_then(|url| {
+            match url.has_password() {
+                true => Err("it holds a password, which everybody who may list processes could read: give it in --database-file"),
+                false => Ok(url),
+            }
+            .map_err(str::to_owned)
+        });
+        let wrong = |why| clap::Error::raw(ErrorKind::ValueValidation, format!("--database: {why}\n")).with_cmd(command);
+        parsed.map_err(wrong)
+    }
+}
+
 impl ServeArgs {
+    /// How often the signing keys change.
+    ///
+    /// # Errors
+    /// If the two flags do not fit each other.
+    pub const fn rotation(&self) -> Result<RotationPolicy, InvalidPolicy> {
+        RotationPolicy::new(self.signing_key_rotation, self.signing_key_publish_ahead)
+    }
+
     /// What a ServiceAccount token must be like.
     #[must_use]
     pub const fn credential_policy(&self) -> CredentialPolicy {
@@ -129,7 +254,8 @@ impl ServeArgs {
     }
 }
 
-fn issuer(text: &str) -> Result<String, String> {
+/// Parses an issuer URL: ours, or that of the service to which an assertion goes.
+pub(crate) fn issuer(text: &str) -> Result<String, String> {
     let rule = "must be an https URL without user, query, fragment and without a slash at the end, for example https://countersign.agents.svc";
     let uri: axum::http::Uri = text.parse().map_err(|e| format!("{rule} ({e})"))?;
     let plain = uri.scheme_str() == Some("https")
@@ -140,11 +266,13 @@ fn issuer(text: &str) -> Result<String, String> {
     if plain { Ok(text.to_owned()) } else { Err(rule.to_owned()) }
 }
 
-fn namespace(text: &str) -> Result<String, String> {
+/// Parses the name of a namespace.
+pub(crate) fn namespace(text: &str) -> Result<String, String> {
     if is_dns_label(text) { Ok(text.to_owned()) } else { Err("must be the name of a namespace (RFC 1123 label)".to_owned()) }
 }
 
-fn object_name(text: &str) -> Result<String, String> {
+/// Parses the name of an object.
+pub(crate) fn object_name(text: &str) -> Result<String, String> {
     if is_dns_subdomain(text) {
         Ok(text.to_owned())
     } else {
@@ -162,12 +290,30 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn seconds(text: &str) -> Result<u64, String> {
-    let units = [("s", 1), ("m", 60), ("h", 3600)];
-    let parsed = units.iter().find_map(|(unit, factor)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*factor));
-    match parsed {
+    match duration(text) {
         Some(seconds @ 60..=86_400) => Ok(seconds),
         _ => Err("must be a duration from 60s to 24h, such as 3600s, 60m or 1h".to_owned()),
     }
+}
+
+fn key_time(text: &str) -> Result<u64, String> {
+    match duration(text) {
+        Some(seconds @ 1..=31_536_000) => Ok(seconds),
+        _ => Err("must be a duration from 1s to 8760h, such as 90s, 60m or 720h".to_owned()),
+    }
+}
+
+fn retention(text: &str) -> Result<u64, String> {
+    match duration(text) {
+        Some(seconds @ 1..=315_360_000) => Ok(seconds),
+        _ => Err("must be a duration from 1s to 3650d, such as 720h or 90d".to_owned()),
+    }
+}
+
+/// A whole number of seconds, minutes, hours or days, in seconds.
+fn duration(text: &str) -> Option<u64> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    units.iter().find_map(|(unit, factor)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*factor))
 }
 
 #[cfg(test)]
@@ -197,9 +343,70 @@ mod tests {
     #[test]
     fn a_duration_has_a_unit_and_bounds() {
         assert_eq!(seconds("1h"), Ok(3600));
-        for bad in ["3600", "-1s", "0s", "25h", "9999999999999999999h", "1d", ""] {
+        for bad in ["3600", "-1s", "0s", "25h", "9999999999999999999h", "2d", "1w", ""] {
             assert!(seconds(bad).is_err(), "{bad} was accepted");
         }
+        assert_eq!((key_time("720h"), key_time("2s")), (Ok(2_592_000), Ok(2)));
+        assert_eq!((retention("90d"), retention("1s")), (Ok(7_776_000), Ok(1)));
+        for bad in ["0s", "0d", "3651d", "90"] {
+            assert!(retention(bad).is_err(), "{bad} was accepted");
+        }
+        for bad in ["0s", "8761h", "366d", "720"] {
+            assert!(key_time(bad).is_err(), "{bad} was accepted");
+        }
+    }
+
+    fn serve(database: &[&str]) -> Result<DatabaseArgs, String> {
+        let required = ["countersign", "serve", "--issuer=https://a", "--namespace=a"];
+        match Cli::try_parse_from(required.iter().chain(database)).map_err(|e| format!("{e} {e:?}"))?.command {
+            Command::Serve(args) => Ok(args.database),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn there_is_one_database() {
+        assert!(serve(&["--database=sqlite:///a"]).is_ok());
+        assert!(serve(&["--database=postgres://u@h/d"]).is_ok());
+        assert!(serve(&["--database-file=/f"]).is_ok());
+        for bad in [&[][..], &["--database=sqlite:///a", "--database-file=/f"], &["--database=a.db"], &["--database="]] {
+            serve(bad).expect_err(&format!("{bad:?}"));
+        }
+    }
+
+    #[test]
+    fn a_password_is_read_from_a_file_and_repeated_nowhere() {
+        const SECRET: &str = "opensesame";
+        let refused = serve(&[&format!("--database=postgres://u:{SECRET}@h/d")]).expect_err("a password");
+        assert!(refused.contains("--database-file"), "{refused}");
+        for bad in [format!("postgres://u:{SECRET}@h/d?x=y"), format!("u:{SECRET}@h/d")] {
+            assert!(!serve(&[&format!("--database={bad}")]).expect_err("no URL").contains(SECRET));
+        }
+        assert!(!refused.contains(SECRET), "{refused}");
+
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&file, format!("postgres://u:{SECRET}@h/d\n")).expect("written");
+        let args = serve(&[&format!("--database-file={}", file.path().display())]).expect("accepted");
+        let url = args.url().expect("a URL");
+        assert!(url.has_password() && !format!("{args:?} {url:?} {url}").contains(SECRET));
+        std::fs::write(&file, format!("postgres://u:{SECRET}@h:x/d\n")).expect("written");
+        assert!(!args.url().expect_err("no URL").contains(SECRET));
+        drop(file);
+        assert!(args.url().is_err());
+    }
+
+    #[test]
+    fn the_times_of_the_signing_keys_fit_each_other() {
+        let rotation = |flags: &[&str]| {
+            let usual = ["countersign", "serve", "--issuer=https://a", "--namespace=a", "--database=sqlite:///a"];
+            match Cli::try_parse_from(usual.iter().chain(flags)).expect("accepted").command {
+                Command::Serve(args) => args.rotation(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(rotation(&[]), RotationPolicy::new(30 * 86_400, 86_400));
+        assert!(rotation(&["--signing-key-rotation=48h"]).is_err(), "a day is half of it");
+        assert!(rotation(&["--signing-key-rotation=5s", "--signing-key-publish-ahead=2s"]).is_ok(), "for drills");
     }
 
     #[test]

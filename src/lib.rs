@@ -13,11 +13,12 @@
 //! `kubectl patch` → watch → `controller` → `jit` (one pure step) → status → `snapshot` → `decision` → `token`.
 //!
 //! Beside them, `controller` keeps the state of Agents, keys, certificates and the Lease in Kubernetes; `crd` and `admission`
-//! are the sources of what the chart installs; `grammar`, `agent`, `capability` and `operation` hold the types that everything is
-//! parsed into.
+//! are the sources of what the chart installs; `grammar`, `agent`, `agent_key`, `capability`, `chain`, `operation` and `public_key` hold
+//! the types that everything is parsed into; `revocation` is what ends tokens; `cli` is what the command line does beside serving.
 //!
-//! `decision`, `jit`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
+//! `decision`, `jit`, `revocation`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
 
+pub mod cli;
 pub mod config;
 pub mod operator;
 
@@ -26,18 +27,25 @@ pub mod decision;
 pub mod http;
 pub mod identity;
 pub mod snapshot;
+pub mod store;
 pub mod token;
 
 pub mod jit;
 
 pub mod admission;
 pub mod agent;
+pub mod agent_key;
 pub mod capability;
+pub mod chain;
 pub mod condition;
 pub mod controller;
 pub mod crd;
+pub mod expression;
 pub mod grammar;
+pub mod issuer;
 pub mod operation;
+pub mod public_key;
+pub mod revocation;
 
 mod json;
 

@@ -1,22 +1,45 @@
 //! The `countersign` binary: reads the command line and calls the library.
 
 use clap::Parser as _;
-use countersign::config::{Cli, Command, PolicyKind, ServeArgs};
-use countersign::{admission, crd, operator, yaml};
+use countersign::cli::audit::AuditArgs;
+use countersign::cli::revoke::RevokeArgs;
+use countersign::cli::{assertion, audit, keygen};
+use countersign::config::{Cli, Command, PolicyKind, RotateArgs, ServeArgs};
+use countersign::controller::credentials::{self, Mode};
+use countersign::snapshot::Snapshot;
+use countersign::time::Clock;
+use countersign::{admission, cluster, crd, error_chain, operator, yaml};
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+/// Every request makes and drops hundreds of small things, on several threads at once; the allocator of a C library is slow at that, and
+/// that of a static build slower.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Audit(args) => return ask(&args),
         Command::Crds { resource } => crds(resource.as_deref()).and_then(|text| print(&text)),
         Command::Admission { kind: PolicyKind::Validating } => {
             admission::validating_yaml().map_err(|e| e.to_string()).and_then(|text| print(&text))
         }
         Command::Admission { kind: PolicyKind::Mutating } => print(&admission::mutating_yaml()),
+        Command::Keygen(args) => {
+            let now = Clock::system().now().as_second();
+            keygen::run(&args, now, &mut std::io::stdout(), &mut std::io::stderr()).map_err(|e| e.to_string())
+        }
+        Command::Assert(args) => assertion::run(&args, Clock::system().seconds())
+            .map_err(|e| e.to_string())
+            .and_then(|token| print(&format!("{token}\n"))),
         Command::Serve(args) => serve(*args),
+        Command::Revoke(args) => revoke(&args).and_then(|text| print(&text)),
+        Command::RotateSigningKeys(args) => rotate(&args).and_then(|text| print(&text)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -25,6 +48,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Asks the ledger. The status says what came of it: 0, 1 for no, 2 if nobody can tell.
+fn ask(args: &AuditArgs) -> ExitCode {
+    let asked = runtime().map(|runtime| runtime.block_on(audit::run(args, Clock::system(), &mut std::io::stdout())));
+    match asked {
+        Ok(Ok(status)) => ExitCode::from(status),
+        Ok(Err(error)) if error.is_closed_pipe() => ExitCode::SUCCESS,
+        Ok(Err(error)) => fail(&error.to_string()),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &str) -> ExitCode {
+    _ = writeln!(std::io::stderr(), "countersign: {error}");
+    ExitCode::from(2)
 }
 
 fn crds(resource: Option<&str>) -> Result<String, String> {
@@ -40,13 +79,40 @@ fn print(text: &str) -> Result<(), String> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| e.to_string())
 }
 
+/// The runtime, and the one provider for every TLS connection of the process.
+fn runtime() -> Result<Runtime, String> {
+    // A second call would be a bug.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().map_err(|_| "a crypto provider was installed before")?;
+    // SQLite works in a thread of its own, and everybody waits for it: on a small machine it must not wait for a core.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().map_err(|e| e.to_string())
+}
+
+fn rotate(args: &RotateArgs) -> Result<String, String> {
+    let mode = if args.keep_old { Mode::Begin(args.signing_key_publish_ahead) } else { Mode::Replace };
+    runtime()?.block_on(async {
+        let config = kube::Config::infer().await.map_err(|e| error_chain(&e))?;
+        let (snapshot, clock) = (Snapshot::new(&[], Duration::ZERO), Clock::system());
+        let client = cluster::client(config, &snapshot, clock).map_err(|e| error_chain(&e))?;
+        // By the clock of the API server: that of an administrator's machine may be anything.
+        let now = || snapshot.freshness.corrected(clock.seconds());
+        let rotated = credentials::rotate(&client, &args.namespace, &args.secret_name, mode, now).await;
+        rotated.map(|rotated| rotated.to_string()).map_err(|e| e.to_string())
+    })
+}
+
+fn revoke(args: &RevokeArgs) -> Result<String, String> {
+    runtime()?.block_on(async {
+        let config = kube::Config::infer().await.map_err(|e| error_chain(&e))?;
+        let client = kube::Client::try_from(config).map_err(|e| error_chain(&e))?;
+        countersign::cli::revoke::run(&client, args).await.map_err(|e| e.to_string())
+    })
+}
+
 fn serve(args: ServeArgs) -> Result<(), String> {
     let filter = EnvFilter::try_new(&args.log_level).map_err(|e| format!("--log-level: {e}"))?;
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
-    // One provider for every TLS connection of the process; a second call would be a bug.
-    rustls::crypto::aws_lc_rs::default_provider().install_default().map_err(|_| "a crypto provider was installed before")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let (stop, stopped) = watch::channel(false);
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
         tokio::spawn(async move {

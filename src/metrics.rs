@@ -25,7 +25,11 @@ pub struct Metrics {
     policies_in_force: Gauge,
     view_age: Gauge<f64, AtomicU64>,
     record_failures: Gauge,
+    store_reachable: Gauge,
     redeem_conflicts: Counter,
+    unwitnessed: Gauge,
+    uncopied: Gauge,
+    discontinuities: Counter,
 }
 
 impl Default for Metrics {
@@ -36,9 +40,24 @@ impl Default for Metrics {
             policies_in_force: Gauge::default(),
             view_age: Gauge::default(),
             record_failures: Gauge::default(),
+            store_reachable: Gauge::default(),
             redeem_conflicts: Counter::default(),
+            unwitnessed: Gauge::default(),
+            uncopied: Gauge::default(),
+            discontinuities: Counter::default(),
         };
-        let Self { mut registry, outcomes, policies_in_force, view_age, record_failures, redeem_conflicts } = metrics;
+        let Self {
+            mut registry,
+            outcomes,
+            policies_in_force,
+            view_age,
+            record_failures,
+            store_reachable,
+            redeem_conflicts,
+            unwitnessed,
+            uncopied,
+            discontinuities,
+        } = metrics;
         registry.register("outcomes", "Requests by event, outcome and reason", outcomes.clone());
         registry.register(
             "admission_policies_in_force",
@@ -52,11 +71,42 @@ impl Default for Metrics {
             record_failures.clone(),
         );
         registry.register(
+            "store_reachable",
+            "Whether the database could be reached when it was last asked; what is consumed once is refused while it cannot",
+            store_reachable.clone(),
+        );
+        registry.register(
             "jit_redeem_conflicts",
             "Attempts to turn an approval into a token that another attempt, here or on another replica, was ahead of",
             redeem_conflicts.clone(),
         );
-        Self { registry, outcomes, policies_in_force, view_age, record_failures, redeem_conflicts }
+        registry.register(
+            "ledger_unwitnessed_records",
+            "Records of this process that no published checkpoint covers yet; it rises while the ConfigMap cannot be written",
+            unwitnessed.clone(),
+        );
+        registry.register(
+            "ledger_uncopied_appends",
+            "Appends to the ledger that the audit log does not have yet; when it cannot take them, nothing is issued",
+            uncopied.clone(),
+        );
+        registry.register(
+            "ledger_discontinuities",
+            "Logs that turned out not to be as they were: an old copy of the database was restored, or somebody has changed it",
+            discontinuities.clone(),
+        );
+        Self {
+            registry,
+            outcomes,
+            policies_in_force,
+            view_age,
+            record_failures,
+            store_reachable,
+            redeem_conflicts,
+            unwitnessed,
+            uncopied,
+            discontinuities,
+        }
     }
 }
 
@@ -81,9 +131,29 @@ impl Metrics {
         self.record_failures.set(failures.try_into().unwrap_or(i64::MAX));
     }
 
+    /// Notes whether the store can be reached.
+    pub fn observe_store(&self, reachable: bool) {
+        self.store_reachable.set(reachable.into());
+    }
+
     /// Counts an attempt to turn an approval into a token that came second.
     pub fn redeem_conflict(&self) {
         self.redeem_conflicts.inc();
+    }
+
+    /// Notes how many records no published checkpoint covers.
+    pub fn observe_unwitnessed(&self, records: u64) {
+        self.unwitnessed.set(records.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Notes how many appends to the ledger are not in its copy.
+    pub fn observe_uncopied(&self, appends: usize) {
+        self.uncopied.set(appends.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Counts logs that are not as they were.
+    pub fn discontinuities(&self, logs: usize) {
+        self.discontinuities.inc_by(logs.try_into().unwrap_or(u64::MAX));
     }
 
     /// All metrics as OpenMetrics text.

@@ -1,17 +1,22 @@
 //! `countersign serve`: puts the parts together and runs them until it is told to stop.
 
-use crate::audit::Recorder;
+use crate::audit::archive::Archive;
+use crate::audit::flood::Floodgate;
+use crate::audit::{Limits, Recorder, RecorderError, Recording};
 use crate::config::{ServeArgs, ServiceAccountValidation};
-use crate::controller::credentials::{Credentials, CredentialsError, Loaded};
+use crate::controller::credentials::{Credentials, CredentialsError, Loaded, Place};
+use crate::controller::ledger::{Checkpoints, LookError, Witness, look_back};
 use crate::controller::policies::Policies;
-use crate::controller::{agent, capability, jit_request, lease};
+use crate::controller::{agent, capability, jit_request, lease, ledger, trusted_issuer};
 use crate::crd::User;
-use crate::http::{App, Authority, probes, router, server};
-use crate::identity::{ApiServerKeys, Validation, Verifier};
+use crate::http::{App, Authority, Feed, READERS_MAX, probes, router, server};
+use crate::identity::{ApiServerKeys, Federation, Validation, Verifier};
 use crate::metrics::Metrics;
 use crate::snapshot::{Snapshot, Source, watches};
+use crate::store::{Store, StoreError};
 use crate::time::Clock;
 use crate::tls::{Files, ServingCertificate, TlsError};
+use crate::token::rotation::InvalidPolicy;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::api::{Api, PostParams};
 use kube::runtime::events::{Recorder as Events, Reporter};
@@ -26,7 +31,7 @@ use tokio::task::JoinSet;
 
 /// How many requests are worked on at once. One costs less than a tenth of a millisecond of a core; what is beyond is shed.
 const IN_FLIGHT_MAX: usize = 1024;
-/// How often the start is tried again while the API server or the chart's objects are not there yet.
+/// How often the start is tried again while the API server, the chart's objects or the database are not there yet.
 const START_RETRY: Duration = Duration::from_millis(500);
 
 /// Why the operator cannot start, or had to stop.
@@ -38,12 +43,27 @@ pub enum ServeError {
     /// The audit log cannot be opened.
     #[error("the audit log cannot be opened: {0}")]
     AuditLog(std::io::Error),
+    /// The ledger cannot be held against what was published of it.
+    #[error(transparent)]
+    Look(#[from] LookError),
+    /// Nothing can be recorded.
+    #[error(transparent)]
+    Recorder(#[from] RecorderError),
+    /// The flags name no database.
+    #[error("the database: {0}")]
+    Database(String),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// An address cannot be listened on.
     #[error("{0} cannot be listened on: {1}")]
     Listen(std::net::SocketAddr, std::io::Error),
     /// The keys or certificates cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The times of the signing keys do not fit each other.
+    #[error("--signing-key-publish-ahead and --signing-key-rotation: {0}")]
+    Rotation(#[from] InvalidPolicy),
     /// The given certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -58,14 +78,24 @@ pub enum ServeError {
 /// A [`ServeError`] if it cannot start or a part of it ends.
 pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(), ServeError> {
     let clock = Clock::system();
-    let recorder =
-        Recorder::start(audit_target(&args.audit_log).map_err(ServeError::AuditLog)?, clock).map_err(ServeError::AuditLog)?;
+    let policy = args.rotation()?;
+    let copy = audit_target(&args.audit_log).map_err(ServeError::AuditLog)?;
     let metrics = Arc::new(Metrics::default());
+    let Some(store) = open_store(&args, shutdown.clone()).await? else { return Ok(()) };
     let sources: &[Source] = match args.service_account_validation {
-        ServiceAccountValidation::Watch => {
-            &[Source::Agents, Source::Requests, Source::Capabilities, Source::Pods, Source::ServiceAccounts, Source::Lease]
+        ServiceAccountValidation::Watch => &[
+            Source::Agents,
+            Source::Requests,
+            Source::Capabilities,
+            Source::Issuers,
+            Source::Pods,
+            Source::ServiceAccounts,
+            Source::Keys,
+            Source::Lease,
+        ],
+        ServiceAccountValidation::TokenReview => {
+            &[Source::Agents, Source::Requests, Source::Capabilities, Source::Issuers, Source::Keys, Source::Lease]
         }
-        ServiceAccountValidation::TokenReview => &[Source::Agents, Source::Requests, Source::Capabilities, Source::Lease],
     };
     let snapshot = Snapshot::new(sources, Duration::from_secs(args.staleness_bound));
     let config = kube::Config::infer().await.map_err(|e| ServeError::Client(crate::error_chain(&e)))?;
@@ -73,50 +103,92 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
 
     let mut names = vec![args.issuer_host()];
     names.extend(args.tls_dns_names.iter().cloned());
-    let credentials = Credentials::new(&client, &args.namespace, args.secret_name.clone(), args.config_map_name.clone(), names);
+    let place = Place {
+        namespace: args.namespace.clone(),
+        secret: args.secret_name.clone(),
+        host: args.issuer_host(),
+        config_map: args.config_map_name.clone(),
+        names,
+        policy,
+    };
+    let credentials = Credentials::new(&client, place, Arc::clone(&snapshot), clock);
     let Some((loaded, own)) = first_load(&credentials, &client, shutdown.clone()).await? else { return Ok(()) };
+    let (keys, evidence) = (credentials.keys(), loaded.evidence.clone());
+    let holder = std::env::var("POD_NAME").unwrap_or_else(|_| format!("countersign-{}", std::process::id()));
+    let recording = Recording {
+        writer: holder.clone(),
+        vkey: loaded.checkpoint_key.vkey().to_string(),
+        copy,
+        limits: Limits::default(),
+        clock,
+    };
+    let witness = Arc::new(Witness::new(client.clone(), &args.namespace, args.audit_config_map_name.clone()));
+    let key = Arc::clone(&loaded.checkpoint_key);
+    let past =
+        waiting("the ledger", shutdown.clone(), |_: &LookError| true, || look_back(&witness, &store, &key, clock.seconds()));
+    let Some(past) = past.await? else { return Ok(()) };
+    let recorder = Recorder::start(store.clone(), recording).await?;
+    past.record(&recorder, &store, &witness, &metrics, &key, clock.seconds()).await;
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();
-    let serving = match (&args.tls_cert_file, &args.tls_key_file) {
+    let opened = store.clone();
+    parts.spawn(named("the store", async move { opened.ended().await }));
+    let (serving, own_certificate) = match (&args.tls_cert_file, &args.tls_key_file) {
         (Some(certificate), Some(key)) => {
             let files = Files { certificate: certificate.clone(), key: key.clone() };
             let read = files.read().await?;
             let serving = ServingCertificate::new(&read.0, &read.1)?;
             parts.spawn(named("the watch of the certificate files", files.follow(Arc::clone(&serving), read)));
-            serving
+            (serving, None)
         }
         _ => {
             let serving = loaded.serving()?;
-            parts.spawn(named("the watch of the Secret", credentials.clone().follow(Arc::clone(&serving), loaded.serving_pem())));
-            serving
+            (Arc::clone(&serving), Some(serving))
         }
     };
+    let checkpoints = Checkpoints {
+        recorder: recorder.clone(),
+        key: credentials.checkpoint_key(),
+        witness: Arc::clone(&witness),
+        store: store.clone(),
+        metrics: Arc::clone(&metrics),
+        clock,
+    };
+    parts.spawn(named("the signer of checkpoints", checkpoints.keep(Arc::clone(&key))));
+    if let (Some(directory), Some(retention)) = (args.audit_archive_dir.clone(), args.audit_retention) {
+        let archive = Archive { directory, retention, store: store.clone(), recorder: recorder.clone(), clock };
+        parts.spawn(named("the archive of the ledger", archive.keep()));
+    }
+    parts.spawn(named("the watch of the Secret", credentials.keep(loaded, own_certificate, recorder.clone())));
     let acceptor = serving.acceptor()?;
 
+    let (agents, agent_events) = mpsc::unbounded_channel();
+    let cluster = Arc::new(ApiServerKeys::new(client.clone()));
+    let current = Arc::clone(&cluster);
+    parts.spawn(named("the refresh of the API server's keys", async move { current.keep_current().await }));
     let validation = match args.service_account_validation {
         ServiceAccountValidation::Watch => {
-            let keys = Arc::new(ApiServerKeys::new(client.clone()));
-            let current = Arc::clone(&keys);
-            parts.spawn(named("the refresh of the API server's keys", async move { current.keep_current().await }));
             parts.spawn(named("the watch of Pods", watches::pods(client.clone(), Arc::clone(&snapshot))));
-            parts.spawn(named("the watch of ServiceAccounts", watches::service_accounts(client.clone(), Arc::clone(&snapshot))));
-            Validation::Watch(keys)
+            let accounts = watches::service_accounts(client.clone(), Arc::clone(&snapshot), agents.clone());
+            parts.spawn(named("the watch of ServiceAccounts", accounts));
+            Validation::Watch
         }
         ServiceAccountValidation::TokenReview => Validation::TokenReview(client.clone()),
     };
     let policies = Policies::new(client.clone(), &args.namespace, args.config_map_name.clone(), Arc::clone(&metrics), clock);
     parts.spawn(named("the watch of the admission policies", Arc::clone(&policies).watch()));
-    let (agents, agent_events) = mpsc::unbounded_channel();
+    let (issuers, issuer_events) = mpsc::unbounded_channel();
     let (requests, request_events) = mpsc::unbounded_channel();
     let (capabilities, capability_events) = mpsc::unbounded_channel();
     let (watched, seen) = (|| client.clone(), || Arc::clone(&snapshot));
+    parts.spawn(named("the watch of TrustedIssuers", watches::issuers(watched(), seen(), issuers, agents.clone())));
     parts.spawn(named("the watch of Agents", watches::agents(watched(), seen(), agents, requests.clone())));
     parts.spawn(named("the watch of Capabilities", watches::capabilities(watched(), seen(), capabilities, requests.clone())));
     parts.spawn(named("the watch of JitRequests", watches::requests(watched(), seen(), requests)));
-    let holder = std::env::var("POD_NAME").unwrap_or_else(|_| format!("countersign-{}", std::process::id()));
     let controller = agent::Controller {
         client: client.clone(),
         snapshot: Arc::clone(&snapshot),
+        keys: Arc::clone(&keys),
         policies: Arc::clone(&policies),
         recorder: recorder.clone(),
         clock,
@@ -125,6 +197,18 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     let controller =
         capability::Controller { client: client.clone(), policies: Arc::clone(&policies), recorder: recorder.clone(), clock };
     parts.spawn(named("the controller of Capabilities", controller.run(capability_events)));
+    let federation = Arc::new(Federation::default());
+    let controller = trusted_issuer::Controller {
+        client: client.clone(),
+        snapshot: Arc::clone(&snapshot),
+        federation: Arc::clone(&federation),
+        cluster: Arc::clone(&cluster),
+        issuer: args.issuer.clone(),
+        policies: Arc::clone(&policies),
+        recorder: recorder.clone(),
+        clock,
+    };
+    parts.spawn(named("the controller of TrustedIssuers", controller.run(issuer_events)));
     let reporter = Reporter { controller: "countersign".to_owned(), instance: Some(holder.clone()) };
     let events = Events::new(client.clone(), reporter);
     let controller = jit_request::Controller {
@@ -133,31 +217,55 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         policies: Arc::clone(&policies),
         recorder: recorder.clone(),
         events: events.clone(),
-        evidence: loaded.evidence.clone(),
+        evidence: evidence.clone(),
         own: own.clone(),
         clock,
     };
     parts.spawn(named("the controller of JitRequests", controller.run(request_events)));
-    let beat = lease::beat(client.clone(), args.namespace.clone(), args.lease_name.clone(), holder, Arc::clone(&snapshot), clock);
-    parts.spawn(named("the heartbeat", beat));
+    let heart = lease::Heart {
+        client: client.clone(),
+        namespace: args.namespace.clone(),
+        name: args.lease_name.clone(),
+        holder,
+        bound: args.staleness_bound,
+        store: store.clone(),
+        snapshot: Arc::clone(&snapshot),
+        clock,
+    };
+    parts.spawn(named("the heartbeat", heart.beat()));
 
+    let (sealing, closing) = (recorder.clone(), store.clone());
+    let feed = Feed::new(args.issuer.clone(), Arc::clone(&snapshot), Arc::clone(&keys), args.staleness_bound, clock);
+    parts.spawn(named("the revocation feed", Arc::clone(&feed).run()));
     let app = Arc::new(App {
         issuer: args.issuer.clone(),
         snapshot,
-        verifier: Verifier { policy: args.credential_policy(), audience: args.issuer.clone(), validation },
-        keys: loaded.keys,
+        verifier: Verifier {
+            policy: args.credential_policy(),
+            audience: args.issuer.clone(),
+            cluster,
+            validation,
+            federation,
+            store: store.clone(),
+        },
+        keys,
+        keys_max_age: policy.published_max_age(),
+        floodgate: Floodgate::new(recorder.clone(), args.audit_refusals_per_second),
         recorder,
+        store,
         authority: Authority::new(client.clone()),
         client,
         events,
         policies,
-        evidence: loaded.evidence,
+        evidence,
         own,
+        feed,
         polls: Arc::default(),
         shutdown: shutdown.clone(),
         metrics,
         clock,
         in_flight: Semaphore::new(IN_FLIGHT_MAX),
+        readers: Semaphore::new(READERS_MAX),
     });
     let service = router(Arc::clone(&app));
     let mut servers: JoinSet<()> = JoinSet::new();
@@ -170,11 +278,17 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     }
     tracing::info!(issuer = %args.issuer, address = %args.listen_address, "serving");
 
-    tokio::select! {
+    let served = tokio::select! {
         // Every part runs for ever. One that ends, or panics, takes the process with it: half an operator is none.
         ended = parts.join_next() => Err(ServeError::Ended(ended.and_then(Result::ok).unwrap_or("a part"))),
         () = async { while servers.join_next().await.is_some() {} } => Ok(()),
+    };
+    parts.shutdown().await;
+    ledger::finish(&sealing, &key, &witness).await;
+    if let Err(error) = closing.close().await {
+        tracing::warn!(%error, "the database was not closed in order; nothing is lost");
     }
+    served
 }
 
 async fn named(name: &'static str, part: impl Future<Output = ()>) -> &'static str {
@@ -182,19 +296,45 @@ async fn named(name: &'static str, part: impl Future<Output = ()>) -> &'static s
     name
 }
 
+/// Opens the database, waiting for a server that is not there yet. `None` if told to stop meanwhile.
+async fn open_store(args: &ServeArgs, shutdown: watch::Receiver<bool>) -> Result<Option<Store>, ServeError> {
+    let url = args.database.url().map_err(ServeError::Database)?;
+    let passes = |error: &StoreError| matches!(error, StoreError::Unreachable(_));
+    let store = waiting("the database", shutdown, passes, || Store::open(&url)).await?;
+    if let Some(store) = &store {
+        tracing::info!(database = %url, id = store.id(), "the store is open");
+    }
+    Ok(store)
+}
+
 /// Loads our credentials and learns who we are, waiting for the API server and for what the chart creates a moment after our pod.
 /// `None` if told to stop meanwhile.
 async fn first_load(
     credentials: &Credentials,
     client: &kube::Client,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
 ) -> Result<Option<(Loaded, User)>, ServeError> {
+    let passes = |error: &CredentialsError| matches!(error, CredentialsError::Kubernetes(_));
+    let loaded = || async { Ok((credentials.load().await?, own_name(client).await?)) };
+    Ok(waiting("our Secret", shutdown, passes, loaded).await?)
+}
+
+/// Does `work` until it succeeds, as long as its error is one that passes. `None` if told to stop meanwhile.
+async fn waiting<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+    what: &'static str,
+    mut shutdown: watch::Receiver<bool>,
+    passes: impl Fn(&E) -> bool,
+    work: impl Fn() -> F,
+) -> Result<Option<T>, E> {
     loop {
-        let loaded = async { Ok((credentials.load().await?, own_name(client).await?)) };
-        match loaded.await {
-            Ok(loaded) => return Ok(Some(loaded)),
-            Err(error @ CredentialsError::Kubernetes(_)) => tracing::warn!(%error, "waiting for our Secret"),
-            Err(error) => return Err(error.into()),
+        let done = tokio::select! {
+            done = work() => done,
+            _ = shutdown.wait_for(|stop| *stop) => return Ok(None),
+        };
+        match done {
+            Ok(done) => return Ok(Some(done)),
+            Err(error) if passes(&error) => tracing::warn!(%error, "waiting for {what}"),
+            Err(error) => return Err(error),
         }
         tokio::select! {
             () = tokio::time::sleep(START_RETRY) => {}

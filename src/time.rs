@@ -2,6 +2,18 @@
 
 use k8s_openapi::jiff::Timestamp;
 
+/// How far the clock of whoever issued a credential and that of this process may differ, in seconds.
+pub const LEEWAY: u64 = 5;
+
+/// A time with zone (RFC 3339), in whole seconds since the epoch. Leap seconds are none.
+#[must_use]
+pub fn parse(text: &str) -> Option<i64> {
+    let second = text.get(17..19)?;
+    let zoned = text.ends_with('Z') || text.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
+    (second != "60" && zoned && text.get(10..11) == Some("T"))
+        .then(|| text.parse::<Timestamp>().ok().map(Timestamp::as_second))?
+}
+
 /// Where the time comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(());

@@ -40,6 +40,7 @@ pub(super) fn spec_policy() -> Policy {
         variable(
             "everything",
             "oldObject == null || object.spec.identity != oldObject.spec.identity || object.spec.owner != oldObject.spec.owner
+                || (has(object.spec.delegation) && (!has(oldObject.spec.delegation) || object.spec.delegation != oldObject.spec.delegation))
                 || variables.resumes || variables.audiencesAdded || variables.livesLonger || variables.unproven",
         ),
         // An entry that is as it was is found cheaply: only for one that changed are resources compared one by one, so that
@@ -73,6 +74,20 @@ pub(super) fn spec_policy() -> Policy {
     ];
     validations.extend((0..ADDED_MAX).map(grant_of));
     policy(NAME, "agents", &["CREATE", "UPDATE"], variables, validations)
+}
+
+/// What kubectl warns of when an Agent is written. It refuses nothing, so nothing depends on its being there.
+pub(super) fn advice() -> Policy {
+    let other = forbid_unless(
+        "!has(object.spec.identity.serviceAccounts) || !object.spec.identity.serviceAccounts.exists(s, s.name == 'default')",
+        "every pod of the namespace that names no other ServiceAccount runs under 'default' and will be this agent: give the agent a
+         ServiceAccount of its own",
+    );
+    let mut policy = policy("countersign-agents-advice", "agents", &["CREATE", "UPDATE"], Vec::new(), vec![other]);
+    if let Some(spec) = &mut policy.binding.spec {
+        spec.validation_actions = Some(vec!["Warn".to_owned()]);
+    }
+    policy
 }
 
 /// The rule for the capability at `index` of those added.

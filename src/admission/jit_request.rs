@@ -3,21 +3,18 @@
 //! That phases only move forward, that the spec never changes and that nothing in the status can be taken back is in the schema's own
 //! rules, which hold even where these policies are missing.
 
+use super::person::{GROUPS, UID, is_user, json_patch, only_writes, write_user};
 use super::{Policy, authorizer, forbid_unless, mutating_policy, nests_at_most, policy, squeeze, variable};
 use crate::crd::JitRequest;
 use crate::operation::DEPTH_MAX as PARAMETERS_DEPTH;
 use k8s_openapi::api::admissionregistration::v1::Validation;
 use kube::CustomResourceExt as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Name of the policy (and binding) on JitRequests.
 const NAME: &str = "countersign-jitrequests";
 /// Name of the policy (and binding) on the status of JitRequests.
 const STATUS: &str = "countersign-jitrequests-status";
-
-/// The user's uid and groups, which the API server leaves out where there are none.
-const UID: &str = "has(request.userInfo.uid) ? request.userInfo.uid : ''";
-const GROUPS: &str = "has(request.userInfo.groups) ? request.userInfo.groups : []";
 
 /// The policy on creating and changing requests.
 pub(super) fn spec_policy() -> Policy {
@@ -70,7 +67,7 @@ pub(super) fn status_policy() -> Policy {
             "byOther",
             "variables.was && has(oldObject.status.decision.by) && oldObject.status.decision.by.username != request.userInfo.username",
         ),
-        variable("onlyDecides", &only_decides()),
+        variable("onlyDecides", &only_writes(&JitRequest::crd(), "decision")),
         variable("phase", "has(oldObject.status) && has(oldObject.status.phase) ? oldObject.status.phase : ''"),
     ];
     let operates = format!("{}.check('operate').allowed()", authorizer("jitrequests", "object", "object.metadata.name"));
@@ -135,39 +132,6 @@ pub(super) fn status_policy() -> Policy {
     policy(STATUS, "jitrequests/status", &["UPDATE"], variables, validations)
 }
 
-/// Whether nothing in the status differs but the decision, and that was not removed. The fields are those of the schema, so that none of
-/// tomorrow can be forgotten.
-fn only_decides() -> String {
-    let crd = serde_json::to_value(JitRequest::crd()).unwrap_or_default();
-    let fields = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/properties").and_then(Value::as_object);
-    // Without a schema there would be nothing to compare, and everything would be the operator's.
-    let all = |same: fn(&str) -> String| {
-        fields.map_or_else(
-            || "false".to_owned(),
-            |fields| fields.keys().filter(|f| *f != "decision").map(|f| same(f)).collect::<Vec<_>>().join(" && "),
-        )
-    };
-    let same = all(|f| {
-        format!(
-            "(has(object.status.{f}) ? has(oldObject.status.{f}) && object.status.{f} == oldObject.status.{f} : !has(oldObject.status.{f}))"
-        )
-    });
-    // Before the operator has written anything; lists that nobody wrote are there, and empty.
-    let none = all(|f| match f {
-        "approvals" | "conditions" => format!("(!has(object.status.{f}) || size(object.status.{f}) == 0)"),
-        _ => format!("!has(object.status.{f})"),
-    });
-    format!("has(object.status) && (!variables.was || variables.is) && (has(oldObject.status) ? {same} : {none})")
-}
-
-/// Whether the user at `path` is who makes this request to the API server.
-fn is_user(path: &str) -> String {
-    format!(
-        "{path}.username == request.userInfo.username && (has({path}.uid) ? {path}.uid : '') == variables.uid
-            && has({path}.groups) && {path}.groups.all(g, g in variables.groups) && variables.groups.all(g, g in {path}.groups)"
-    )
-}
-
 /// The mutating policy that writes who made a request.
 pub(super) fn requester_policy() -> Vec<Value> {
     mutating_policy(
@@ -191,15 +155,4 @@ pub(super) fn approver_policy() -> Vec<Value> {
             ? [JSONPatch{op: 'remove', path: '/status/decision/comment'}] : []";
     let by = write_user("/status/decision/by", "Object.status.decision.by");
     mutating_policy(STATUS, "jitrequests/status", &["UPDATE"], condition, &[], &json_patch(&format!("{by} + ({comment})")))
-}
-
-/// Writes the user at `path`, over whatever is there. No ApplyConfiguration: it would merge the lists of groups.
-fn write_user(path: &str, kind: &str) -> String {
-    format!(
-        "[JSONPatch{{op: 'add', path: '{path}', value: {kind}{{username: request.userInfo.username, uid: {UID}, groups: {GROUPS}}}}}]"
-    )
-}
-
-fn json_patch(expression: &str) -> Value {
-    json!({"patchType": "JSONPatch", "jsonPatch": {"expression": squeeze(expression)}})
 }

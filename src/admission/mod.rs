@@ -8,13 +8,18 @@ mod agent;
 mod capability;
 pub mod enforcement;
 mod jit_request;
+mod person;
+mod revocation;
 mod stamp;
+mod trusted_issuer;
 
+use crate::crd::{Agent, TrustedIssuer};
 use k8s_openapi::api::admissionregistration::v1::{
     MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
     ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec, Validation, Variable,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
@@ -33,9 +38,11 @@ pub fn validating() -> &'static [Policy] {
     static POLICIES: LazyLock<Vec<Policy>> = LazyLock::new(|| {
         vec![
             agent::spec_policy(),
-            status_policy("agents"),
+            revocation::status_policy(&Agent::crd()),
             capability::spec_policy(),
             status_policy("capabilities"),
+            trusted_issuer::spec_policy(),
+            revocation::status_policy(&TrustedIssuer::crd()),
             jit_request::spec_policy(),
             jit_request::status_policy(),
         ]
@@ -50,8 +57,11 @@ pub fn mutating() -> Vec<Value> {
     let policies = [
         stamp::policy(agent::NAME, "agents"),
         stamp::policy(capability::NAME, "capabilities"),
+        stamp::policy(trusted_issuer::NAME, "trustedissuers"),
         jit_request::requester_policy(),
         jit_request::approver_policy(),
+        revocation::revoker_policy("agents"),
+        revocation::revoker_policy("trustedissuers"),
     ];
     policies.into_iter().flatten().collect()
 }
@@ -84,13 +94,13 @@ fn authorizer(resource: &str, object: &str, name: &str) -> String {
     format!("authorizer.group('countersign.dev').resource('{resource}').namespace({namespace}).name({name})")
 }
 
-/// [`validating`] as YAML documents.
+/// [`validating`], and what only warns, as YAML documents.
 ///
 /// # Errors
 /// Never in practice: the values are made of types that YAML can hold.
 pub fn validating_yaml() -> Result<String, serde_json::Error> {
     let mut documents = Vec::new();
-    for Policy { policy, binding } in validating() {
+    for Policy { policy, binding } in validating().iter().chain([&agent::advice()]) {
         documents.push(serde_json::to_value(policy)?);
         documents.push(serde_json::to_value(binding)?);
     }

@@ -1,7 +1,6 @@
 //! One record: who asked for what, what was decided, and why. Never a token.
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
-use std::borrow::Cow;
 use std::io;
 
 /// Longest text of one field, in bytes. What was cut is marked.
@@ -66,13 +65,26 @@ impl Record {
             value.truncate(end);
             value.push_str(&format!("…[{cut} bytes cut]"));
         }
+        self.set(name, Field::Text(value))
+    }
+
+    /// Adds a text of our own making, such as a hash in base64, as it is.
+    pub(crate) fn own(&mut self, name: &'static str, value: String) -> &mut Self {
         self.fields.push((name, Field::Text(value)));
         self
     }
 
     /// Adds a number.
     pub fn number(&mut self, name: &'static str, value: u64) -> &mut Self {
-        self.fields.push((name, Field::Number(value)));
+        self.set(name, Field::Number(value))
+    }
+
+    /// What is learnt later takes the place of what was said before.
+    fn set(&mut self, name: &'static str, value: Field) -> &mut Self {
+        match self.fields.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value,
+            None => self.fields.push((name, value)),
+        }
         self
     }
 
@@ -95,42 +107,57 @@ impl Record {
         (self.outcome, self.reason)
     }
 
+    /// Whether it says nothing of who asked that was proved: no agent, ServiceAccount, key, workload or user.
+    #[must_use]
+    pub fn is_of_stranger(&self) -> bool {
+        const PROVED: [&str; 5] = ["subject", "service_account", "key_thumbprint", "federated_subject", "user"];
+        !self.fields.iter().any(|(name, _)| PROVED.contains(name))
+    }
+
+    /// The text of a field, if there is one.
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find_map(|(field, value)| match value {
+            Field::Text(text) if *field == name => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
     /// The identifier of the request.
     #[must_use]
     pub fn request_id(&self) -> &str {
         &self.request_id
     }
 
-    /// The record as one line of ASCII JSON, written at `time` (RFC 3339).
+    /// The members of the record's JSON object, in ASCII, with the brace that closes it: what precedes them, who writes it knows.
     #[must_use]
-    pub(super) fn line(&self, time: &str) -> Vec<u8> {
-        let mut line = Vec::with_capacity(768);
-        let mut serializer = serde_json::Serializer::with_formatter(&mut line, Ascii);
-        // Writing texts and numbers into memory cannot fail.
-        if (Timed { time, record: self }).serialize(&mut serializer).is_err() {
-            line.clear();
-        }
-        line.push(b'\n');
-        line
+    pub(super) fn members(&self) -> Vec<u8> {
+        let mut members = Vec::with_capacity(768);
+        ascii_json(&mut members, self);
+        members.remove(0);
+        members
     }
 }
 
-struct Timed<'a> {
-    time: &'a str,
-    record: &'a Record,
+/// Writes `value` as ASCII JSON.
+pub(super) fn ascii_json(target: &mut Vec<u8>, value: &impl Serialize) {
+    let start = target.len();
+    // Writing texts and numbers into memory cannot fail.
+    if value.serialize(&mut serde_json::Serializer::with_formatter(&mut *target, Ascii)).is_err() {
+        target.truncate(start);
+        target.extend_from_slice(b"{}");
+    }
 }
 
-impl Serialize for Timed<'_> {
+impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("time", self.time)?;
-        map.serialize_entry("event", self.record.event)?;
-        map.serialize_entry("outcome", self.record.outcome.as_str())?;
-        map.serialize_entry("reason", self.record.reason)?;
-        map.serialize_entry("request_id", &self.record.request_id)?;
-        for (name, field) in &self.record.fields {
+        map.serialize_entry("event", self.event)?;
+        map.serialize_entry("outcome", self.outcome.as_str())?;
+        map.serialize_entry("reason", self.reason)?;
+        map.serialize_entry("request_id", &self.request_id)?;
+        for (name, field) in &self.fields {
             match field {
-                Field::Text(text) => map.serialize_entry(name, &Cow::Borrowed(text.as_str()))?,
+                Field::Text(text) => map.serialize_entry(name, text)?,
                 Field::Number(number) => map.serialize_entry(name, number)?,
             }
         }
@@ -166,6 +193,14 @@ impl serde_json::ser::Formatter for Ascii {
     }
 }
 
+/// What stands between the quotes when `text` is written as JSON in printable ASCII, as in every record.
+pub(super) fn ascii(text: &str) -> String {
+    let mut quoted = Vec::with_capacity(text.len() + 2);
+    ascii_json(&mut quoted, &text);
+    let quoted = String::from_utf8(quoted).unwrap_or_default();
+    quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,7 +208,7 @@ mod tests {
     fn line(value: &str) -> String {
         let mut record = Record::new("token.issue", "id".to_owned());
         record.text("subject", value).number("n", 7).conclude(Outcome::Deny, "why");
-        String::from_utf8(record.line("2026-01-01T00:00:00Z")).expect("ASCII")
+        format!("{{{}", String::from_utf8(record.members()).expect("ASCII"))
     }
 
     #[test]
@@ -182,7 +217,7 @@ mod tests {
             ["a\r\nb", "\0\u{7f}\u{1b}[31m", "\u{202e}evil\u{2028}\u{feff}", "\"},{\"outcome\":\"allow", "\u{1f600}é\\"]
         {
             let line = line(hostile);
-            assert!(line.trim_end_matches('\n').bytes().all(|b| (b' '..=b'~').contains(&b)), "{line}");
+            assert!(line.bytes().all(|b| (b' '..=b'~').contains(&b)), "{line}");
             let value: serde_json::Value = serde_json::from_str(&line).expect("JSON");
             assert_eq!(value["subject"], hostile);
             assert_eq!((&value["outcome"], &value["reason"], &value["n"]), (&"deny".into(), &"why".into(), &7.into()));

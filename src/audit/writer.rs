@@ -1,61 +1,98 @@
-//! Writes records in the order of their outcomes, many in one write, and answers when they are written.
+//! Writes records into the ledger, and answers when they are durable there. Their copy follows.
 
-use super::Record;
+use super::copy::Copy;
+use super::ledger::log::Head;
+use super::ledger::note::CheckpointKey;
+use super::ledger::opening::{Heads, Limits, Opening};
+use super::record::{Record, ascii_json};
+use crate::store::{Entry, Store, StoreError};
 use crate::time::Clock;
+use serde::Serialize;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// How long an outcome may wait for its record.
 const WRITE_WITHIN: Duration = Duration::from_millis(1500);
-/// How many outcomes may wait.
-const QUEUE: usize = 4096;
+/// The same when the database was not there a moment ago: a request that has waited for it already is not kept waiting as long again.
+const WRITE_WITHIN_OUTAGE: Duration = Duration::from_millis(300);
 
 /// The record could not be written: nothing of the outcome may leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the outcome could not be recorded")]
 pub struct Unrecorded;
 
-struct Entry {
-    line: Vec<u8>,
-    written: oneshot::Sender<bool>,
+/// How a process records.
+pub struct Recording {
+    /// The name of the process.
+    pub writer: String,
+    /// The verifier key of the checkpoints, in its text form.
+    pub vkey: String,
+    /// Where the copy of the records goes.
+    pub copy: Box<dyn Write + Send>,
+    /// When a log ends.
+    pub limits: Limits,
+    /// The time.
+    pub clock: Clock,
 }
 
-/// Where records go.
+impl std::fmt::Debug for Recording {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recording").field("writer", &self.writer).field("vkey", &self.vkey).finish_non_exhaustive()
+    }
+}
+
+/// Why nothing can be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RecorderError {
+    /// The thread of the copy cannot be started.
+    #[error("the thread that writes the audit log cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The store has ended.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where records go. Clones are the same recorder.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Entry>,
+    store: Store,
+    copy: Copy,
+    heads: Arc<Heads>,
     clock: Clock,
     failures: Arc<AtomicU64>,
 }
 
 impl Recorder {
-    /// A recorder that appends to `target` from a thread of its own, so that a slow disk or a full pipe stops no other work.
+    /// Begins a log in `store`, or as soon as its database is there.
     ///
     /// # Errors
-    /// If the thread cannot be started.
-    pub fn start(target: Box<dyn Write + Send>, clock: Clock) -> std::io::Result<Self> {
-        let (queue, entries) = mpsc::channel(QUEUE);
-        std::thread::Builder::new().name("audit".to_owned()).spawn(move || write_all(target, entries))?;
-        Ok(Self { queue, clock, failures: Arc::default() })
+    /// A [`RecorderError`].
+    pub async fn start(store: Store, recording: Recording) -> Result<Self, RecorderError> {
+        let Recording { writer, vkey, copy, limits, clock } = recording;
+        let (copy, heads) = (Copy::start(copy)?, Arc::new(Heads::new(vkey)));
+        let opening = Opening { writer, limits, clock, copy: copy.clone(), heads: Arc::clone(&heads) };
+        store.begin_ledger(opening).await?;
+        Ok(Self { store, copy, heads, clock, failures: Arc::default() })
     }
 
-    /// Writes `record`. Returns when it is written, and not otherwise.
+    /// Writes `record`. Returns when it is durable in the ledger, and not otherwise. While the copy cannot follow, nothing is written.
     ///
     /// # Errors
-    /// [`Unrecorded`] if it was not written within 1.5 s. It may still be written later: a record of something that did
-    /// not happen is the safe side.
+    /// [`Unrecorded`] if that was not so within 1.5 s. It may still be written later: a record of something that did not happen is the
+    /// safe side.
     pub async fn write(&self, record: &Record) -> Result<(), Unrecorded> {
         let (written, done) = oneshot::channel();
-        let line = record.line(&self.clock.rfc3339());
+        let entry = Entry { members: record.members(), written };
         let attempt = async {
-            self.queue.send(Entry { line, written }).await.map_err(|_| Unrecorded)?;
+            self.store.record(entry).await.map_err(|_| Unrecorded)?;
             done.await.map_err(|_| Unrecorded)
         };
-        match tokio::time::timeout(WRITE_WITHIN, attempt).await {
-            Ok(Ok(true)) => Ok(()),
+        let within = if self.store.check().is_ok() { WRITE_WITHIN } else { WRITE_WITHIN_OUTAGE };
+        match tokio::time::timeout(within, attempt).await {
+            Ok(Ok(())) => Ok(()),
             _ => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 Err(Unrecorded)
@@ -68,40 +105,66 @@ impl Recorder {
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
-}
 
-/// Takes what has gathered, writes it at once, and tells each that waits.
-fn write_all(mut target: Box<dyn Write + Send>, mut entries: mpsc::Receiver<Entry>) {
-    let mut batch = Vec::new();
-    let mut bytes = Vec::new();
-    while gather(&mut entries, &mut batch) {
-        bytes.clear();
-        batch.iter().for_each(|entry: &Entry| bytes.extend_from_slice(&entry.line));
-        let written = target.write_all(&bytes).and_then(|()| target.flush());
-        if let Err(error) = &written {
-            tracing::error!(%error, "the audit log cannot be written: nothing is issued until it can");
-        }
-        for entry in batch.drain(..) {
-            // Who waited may have given up; the record stands.
-            _ = entry.written.send(written.is_ok());
-        }
+    /// How far the log of this process is. None before it is begun.
+    #[must_use]
+    pub fn head(&self) -> Option<Head> {
+        self.heads.current()
     }
-}
 
-/// Waits for entries and takes all that have gathered. False at the end.
-///
-/// Under load the next entry is a moment away: giving the processor to who will send it is cheaper than to sleep and be woken.
-fn gather(entries: &mut mpsc::Receiver<Entry>, batch: &mut Vec<Entry>) -> bool {
-    for _ in 0..4 {
-        while let Ok(entry) = entries.try_recv() {
-            batch.push(entry);
-        }
-        if !batch.is_empty() {
-            return true;
-        }
-        std::thread::yield_now();
+    /// How many records of this process no published checkpoint covers.
+    #[must_use]
+    pub fn uncovered(&self) -> u64 {
+        self.heads.uncovered()
     }
-    entries.blocking_recv_many(batch, 256) > 0
+
+    /// How far the logs of this process are, for whoever signs checkpoints.
+    pub(crate) fn heads(&self) -> &Heads {
+        &self.heads
+    }
+
+    /// Signs how far a log is, keeps that, and says it in the copy. Returns the note.
+    ///
+    /// # Errors
+    /// If it is not known whether it is kept.
+    pub(crate) async fn checkpoint(&self, head: &Head, key: &CheckpointKey) -> Result<String, StoreError> {
+        #[derive(Serialize)]
+        struct Said<'a> {
+            time: String,
+            event: &'static str,
+            log: &'a str,
+            size: u64,
+            note: &'a str,
+        }
+        let note = key.sign(&head.log, head.size, &head.root);
+        self.store.keep_checkpoint(head.clone(), note.clone()).await?;
+        let time = self.clock.rfc3339();
+        let said = Said { time, event: "ledger.checkpoint", log: head.log.as_str(), size: head.size, note: &note };
+        let mut line = Vec::new();
+        ascii_json(&mut line, &said);
+        line.push(b'\n');
+        self.copy.say(line).await;
+        Ok(note)
+    }
+
+    /// How many appends to the ledger are not in the copy yet.
+    #[must_use]
+    pub fn uncopied(&self) -> usize {
+        self.copy.waiting()
+    }
+
+    /// Returns when the copy has everything that was written before, or false if it never will.
+    pub(crate) async fn copied(&self) -> bool {
+        self.copy.written().await
+    }
+
+    /// Seals the log and takes no more records.
+    ///
+    /// # Errors
+    /// If it is not known whether it is sealed. Its successor sees to it.
+    pub async fn close(&self) -> Result<Option<Head>, StoreError> {
+        self.store.close_ledger().await
+    }
 }
 
 #[cfg(test)]
@@ -146,6 +209,22 @@ mod tests {
         }
     }
 
+    /// A recorder on a database of its own.
+    async fn recorder(copy: impl Write + Send + 'static) -> (Recorder, tempfile::TempDir) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let url = format!("sqlite://{}", directory.path().join("test.db").display());
+        let store = Store::open(&url.parse().expect("a URL")).await.expect("a store");
+        let key = CheckpointKey::from_pem("id.example", &CheckpointKey::generate_pem().expect("a key")).expect("a key");
+        let recording = Recording {
+            writer: "test".to_owned(),
+            vkey: key.vkey().to_string(),
+            copy: Box::new(copy),
+            limits: Limits::default(),
+            clock: Clock::system(),
+        };
+        (Recorder::start(store, recording).await.expect("a recorder"), directory)
+    }
+
     fn record() -> Record {
         let mut record = Record::new("token.issue", "r".to_owned());
         record.conclude(Outcome::Allow, "granted");
@@ -153,9 +232,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_record_is_one_line_and_is_there_when_write_returns() {
+    async fn each_record_is_one_line_of_the_ledger_and_of_the_copy() {
         let memory = Memory::default();
-        let recorder = Recorder::start(Box::new(memory.clone()), Clock::system()).expect("thread");
+        let (recorder, _directory) = recorder(memory.clone()).await;
         let writes = (0..500).map(|_| {
             let recorder = recorder.clone();
             tokio::spawn(async move { recorder.write(&record()).await })
@@ -163,16 +242,23 @@ mod tests {
         for write in writes.collect::<Vec<_>>() {
             write.await.expect("task").expect("written");
         }
+        assert!(recorder.copied().await);
         let bytes = memory.0.lock().expect("lock").clone();
-        assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 500);
+        // And the one with which the log begins.
+        assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 501);
+        assert_eq!(recorder.head().expect("a log").size, 501);
     }
 
     #[tokio::test]
     async fn l1_what_cannot_be_written_is_an_error_in_bounded_time() {
-        let full = Recorder::start(Box::new(Full), Clock::system()).expect("thread");
-        assert_eq!(full.write(&record()).await, Err(Unrecorded));
-        let stuck = Recorder::start(Box::new(Stuck), Clock::system()).expect("thread");
-        assert_eq!(stuck.write(&record()).await, Err(Unrecorded));
-        assert_eq!((full.failures(), stuck.failures()), (1, 1));
+        for (recorder, _directory) in [recorder(Full).await, recorder(Stuck).await] {
+            // The copy may lag behind a little.
+            let mut written = 0;
+            while recorder.write(&record()).await.is_ok() {
+                written += 1;
+                assert!(written < 100, "the copy is missed");
+            }
+            assert_eq!(recorder.failures(), 1);
+        }
     }
 }

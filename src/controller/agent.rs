@@ -1,21 +1,30 @@
 //! Keeps the status of Agents: whether a generation was admitted, whether a suspension has taken effect, the epoch,
 //! and what a person must do when an agent is not Ready. Writes the record of each Agent's life.
 
+mod identity;
+mod revocation;
+
+use super::credentials::SigningKeys;
 use super::due::Due;
 use super::policies::Policies;
 use crate::admission::enforcement::Verdict;
 use crate::agent::{Admission, RegisteredAgent};
 use crate::audit::{Outcome, Record, Recorder};
 use crate::condition::condition;
-use crate::crd::{Agent, AgentStatus, CHANGED_BY, CONDITION_ADMITTED, CONDITION_READY, CONDITION_SUSPENDED};
+use crate::crd::{
+    Agent, AgentStatus, CHANGED_BY, CONDITION_ADMITTED, CONDITION_IDENTITY_RESOLVED, CONDITION_READY, CONDITION_SUSPENDED,
+};
 use crate::grammar::AgentId;
+use crate::revocation::{carry_out, prune};
 use crate::snapshot::Snapshot;
 use crate::snapshot::watches::AgentEvent;
 use crate::time::Clock;
+use identity::Resolved;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use kube::api::Api;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
@@ -25,6 +34,8 @@ pub struct Controller {
     pub client: kube::Client,
     /// The view of the cluster.
     pub snapshot: Arc<Snapshot>,
+    /// Our own signing keys, which no agent can have.
+    pub keys: Arc<SigningKeys>,
     /// The admission policies.
     pub policies: Arc<Policies>,
     /// Where records go.
@@ -62,6 +73,9 @@ impl Controller {
                     let now = Instant::now();
                     while let Some(id) = due.take(now) {
                         let outcome = self.reconcile(&id).await;
+                        if let Some(agent) = self.snapshot.agent(&id) {
+                            self.look_again(&self.resolve(&agent), &agent, &mut due);
+                        }
                         due.ended(id, "an Agent", outcome);
                     }
                 }
@@ -80,14 +94,17 @@ impl Controller {
                 }
                 // A status that is as it must be needs no look at the API server: ten thousand Agents at start cost none.
                 let current = agent.status.clone().unwrap_or_default();
-                let settled =
-                    parsed.admission != Admission::Pending && self.desired(&agent, &parsed, &Judgement::Kept) == current;
+                let resolved = self.resolve(&parsed);
+                let settled = parsed.admission != Admission::Pending
+                    && self.desired(&agent, &parsed, &Judgement::Kept, &resolved) == current;
+                self.look_again(&resolved, &parsed, due);
                 let rivals = self.snapshot.agents().rivals(&parsed);
                 if !settled {
                     due.at(parsed.id.clone(), now);
                 }
                 (parsed, rivals)
             }
+            AgentEvent::Affected(id) => return due.at(id, now),
             AgentEvent::Deleted(agent) => {
                 due.forget(&agent.id);
                 let mut record = life("agent.deleted", &agent);
@@ -102,6 +119,16 @@ impl Controller {
         }
     }
 
+    /// Sees to it that an Agent is looked at when a key of it ends, or the last of its revoked tokens, which nobody writes anything for.
+    fn look_again(&self, resolved: &Resolved, agent: &RegisteredAgent, due: &mut Due<AgentId>) {
+        let listed = agent.revoked.values().copied().filter(|until| *until < i64::MAX).max();
+        let listed = listed.and_then(|until| u64::try_from(until).ok());
+        if let Some(until) = resolved.until.into_iter().chain(listed).min() {
+            let seconds = until.saturating_sub(self.clock.seconds()).saturating_add(1);
+            due.at(agent.id.clone(), Instant::now() + Duration::from_secs(seconds));
+        }
+    }
+
     /// Brings the status of one Agent up to date.
     async fn reconcile(&self, id: &AgentId) -> kube::Result<()> {
         let api: Api<Agent> = Api::namespaced(self.client.clone(), id.namespace());
@@ -110,12 +137,16 @@ impl Controller {
         if parsed.deleting {
             return Ok(());
         }
-        let judgement = match parsed.admission {
-            Admission::Pending => Judgement::New(self.policies.judge(&parsed.uid, parsed.created).await?),
-            Admission::Proven | Admission::Unproven => Judgement::Kept,
-        };
         let current = agent.status.clone().unwrap_or_default();
-        let desired = self.desired(&agent, &parsed, &judgement);
+        let verdict = match (parsed.admission, &current.revoke) {
+            (Admission::Pending, _) | (_, Some(_)) => Some(self.policies.judge(&parsed.uid, parsed.created).await?),
+            (Admission::Proven | Admission::Unproven, None) => None,
+        };
+        let judgement = match &verdict {
+            Some(verdict) if parsed.admission == Admission::Pending => Judgement::New(verdict.clone()),
+            _ => Judgement::Kept,
+        };
+        let desired = self.desired(&agent, &parsed, &judgement, &self.resolve(&parsed));
         if desired == current {
             return Ok(());
         }
@@ -123,26 +154,34 @@ impl Controller {
             self.write(&Self::changed(&agent, &parsed, &judgement, current.observed_generation.is_none())).await;
         }
         agent.status = Some(desired);
-        api.replace_status(id.name(), &super::writing(), &agent).await?;
+        let stored = api.replace_status(id.name(), &super::writing(), &agent).await?;
         self.policies.told(&parsed.uid);
+        if let Ok(stored) = RegisteredAgent::parse(&stored) {
+            self.snapshot.update_agents(|agents| agents.refresh(stored));
+        }
+        // After the write: of several replicas the one whose write counts makes the record.
+        if let (Some(instruction), Some(verdict)) = (&current.revoke, &verdict) {
+            self.write(&revocation::record(&parsed, instruction, verdict)).await;
+        }
         Ok(())
     }
 
     /// The status as it should be. Written only by compare-and-swap on the version that it was made from.
-    fn desired(&self, agent: &Agent, parsed: &RegisteredAgent, judgement: &Judgement) -> AgentStatus {
+    fn desired(&self, agent: &Agent, parsed: &RegisteredAgent, judgement: &Judgement, resolved: &Resolved) -> AgentStatus {
         let current = agent.status.clone().unwrap_or_default();
-        let mut next = AgentStatus {
-            conditions: Vec::new(),
-            observed_generation: Some(parsed.generation),
-            // While suspended, every generation ends what was issued before it: so no suspension can pass uncounted.
-            revocation_epoch: if parsed.suspended && !is_suspended(&current, parsed.generation) {
-                parsed.epoch + 1
-            } else {
-                parsed.epoch
-            },
-        };
+        let mut next = current.clone();
+        carry_out(&mut next, self.clock.now());
+        // While suspended, every generation ends what was issued before it: so no suspension can pass uncounted.
+        if parsed.suspended && !is_suspended(&current, parsed.generation) {
+            next.revocation_epoch = next.revocation_epoch.saturating_add(1);
+            next.revoked_tokens.clear();
+        }
+        next.observed_generation = Some(parsed.generation);
+        next.key_thumbprints.clone_from(&resolved.thumbprints);
+        next.conditions.clear();
         let conditions = [
-            (CONDITION_READY, self.ready(parsed, judgement)),
+            (CONDITION_READY, ready(parsed, judgement, resolved)),
+            (CONDITION_IDENTITY_RESOLVED, resolved.condition()),
             (CONDITION_ADMITTED, admitted(&current, judgement)),
             (CONDITION_SUSPENDED, suspended(parsed)),
         ];
@@ -150,48 +189,17 @@ impl Controller {
             let now = Time(self.clock.now());
             next.conditions.push(condition(&current.conditions, kind, status, reason, message, parsed.generation, now));
         }
+        // What has expired goes when there is something to write anyway, or when all of it has.
+        let now = self.clock.now();
+        if next != current || current.revoked_tokens.iter().all(|token| token.expires_at.0 <= now) {
+            prune(&mut next, now);
+        }
         next
     }
 
-    /// Condition Ready: the first thing that stands in the way, and what to do about it.
-    fn ready(&self, agent: &RegisteredAgent, judgement: &Judgement) -> (&'static str, &'static str, String) {
-        let proven = match judgement {
-            Judgement::Kept => agent.admission == Admission::Proven,
-            Judgement::New(verdict) => *verdict == Verdict::Proven,
-        };
-        if agent.suspended {
-            return (
-                "False",
-                "Suspended",
-                "spec.suspended is true: no token is issued and none issued before is alive".to_owned(),
-            );
-        }
-        if !proven {
-            return ("False", "NotAdmitted", "see condition Admitted".to_owned());
-        }
-        if let Err(invalid) = &agent.rights {
-            return ("False", "InvalidSpec", format!("{invalid}; write it again as the current schema allows"));
-        }
-        let agents = self.snapshot.agents();
-        let taken = agent.service_accounts.iter().find_map(|name| {
-            let owner = agents.owner_of(agent.id.namespace(), name).filter(|owner| owner.id != agent.id)?;
-            Some(format!(
-                "ServiceAccount {name} belongs to {}, which is older: a ServiceAccount belongs to one Agent; remove it from one of them",
-                owner.id
-            ))
-        });
-        if let Some(message) = taken {
-            return ("False", "ServiceAccountTaken", message);
-        }
-        let audiences = agent.rights.as_ref().map_or(0, |rights| rights.audiences.len());
-        match audiences {
-            0 => (
-                "False",
-                "NoAudience",
-                "spec.tokens.audiences is empty: no token can be issued for anybody; add the URL of a service".to_owned(),
-            ),
-            _ => ("True", "Ready", format!("{} can obtain tokens", agent.id)),
-        }
+    fn resolve(&self, agent: &RegisteredAgent) -> Resolved {
+        let ours = self.keys.current();
+        Resolved::of(agent, &self.snapshot, |thumbprint| ours.find(thumbprint).is_some(), self.clock.seconds())
     }
 
     /// The record of an Agent that was registered or changed, and by whom.
@@ -202,6 +210,9 @@ impl Controller {
             (false, false) => "agent.changed",
         };
         let mut record = life(event, parsed);
+        if let Some(name) = &agent.spec.display_name {
+            record.text("display_name", name.as_str());
+        }
         record
             .text("changed_by", agent.annotations().get(CHANGED_BY).map_or("unknown", String::as_str))
             .text("owner", agent.spec.owner.as_str())
@@ -222,6 +233,35 @@ impl Controller {
                 "an event in an Agent's life could not be recorded"
             );
         }
+    }
+}
+
+/// Condition Ready: the first thing that stands in the way, and what to do about it.
+fn ready(agent: &RegisteredAgent, judgement: &Judgement, resolved: &Resolved) -> (&'static str, &'static str, String) {
+    let proven = match judgement {
+        Judgement::Kept => agent.admission == Admission::Proven,
+        Judgement::New(verdict) => *verdict == Verdict::Proven,
+    };
+    if agent.suspended {
+        let message = "spec.suspended is true: no token is issued and none issued before is alive";
+        return ("False", "Suspended", message.to_owned());
+    }
+    if !proven {
+        return ("False", "NotAdmitted", "see condition Admitted".to_owned());
+    }
+    if let Err(invalid) = &agent.rights {
+        return ("False", "InvalidSpec", format!("{invalid}; write it again as the current schema allows"));
+    }
+    if let Some(finding) = resolved.obstacle() {
+        return ("False", finding.reason, finding.message.clone());
+    }
+    match agent.rights.as_ref().map_or(0, |rights| rights.audiences.len()) {
+        0 => (
+            "False",
+            "NoAudience",
+            "spec.tokens.audiences is empty: no token can be issued for anybody; add the URL of a service".to_owned(),
+        ),
+        _ => ("True", "Ready", format!("{} can obtain tokens", agent.id)),
     }
 }
 

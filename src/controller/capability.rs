@@ -6,7 +6,7 @@ use crate::admission::enforcement::Verdict;
 use crate::agent::Admission;
 use crate::audit::{Outcome, Record, Recorder};
 use crate::capability::Rule;
-use crate::condition::condition;
+use crate::condition::{condition, message};
 use crate::crd::{CHANGED_BY, CONDITION_ADMITTED, CONDITION_READY, Capability, CapabilityStatus};
 use crate::grammar::CapabilityName;
 use crate::time::Clock;
@@ -68,7 +68,7 @@ impl Controller {
         let current = capability.status.clone().unwrap_or_default();
         let verdict = match Admission::of(&current.conditions, generation) {
             Admission::Proven => Verdict::Proven,
-            Admission::Unproven => Verdict::Unproven(message_of(&current)),
+            Admission::Unproven => Verdict::Unproven(message(&current.conditions, CONDITION_ADMITTED)),
             Admission::Pending => {
                 let created = capability.creation_timestamp().map_or(i64::MAX, |t| t.0.as_second());
                 self.policies.judge(&uid, created).await?
@@ -123,12 +123,6 @@ impl Controller {
         });
         CapabilityStatus { conditions: conditions.into(), observed_generation: capability.metadata.generation }
     }
-}
-
-/// What condition Admitted says.
-fn message_of(status: &CapabilityStatus) -> String {
-    let condition = status.conditions.iter().find(|c| c.type_ == CONDITION_ADMITTED);
-    condition.map(|c| c.message.clone()).unwrap_or_default()
 }
 
 /// The record of an entry that was made or changed, and by whom.

@@ -5,9 +5,10 @@
 use super::due::Due;
 use super::policies::Policies;
 use crate::admission::enforcement::Verdict;
+use crate::agent::Holding;
 use crate::audit::{Outcome, Record, Recorder};
 use crate::crd::{JitRequest, Phase, User};
-use crate::grammar::AgentId;
+use crate::decision::{Denial, View, chain_stands};
 use crate::jit::{Change, EvidenceKey, Facts, OPEN_MAX, Request, RequestId, Step, Why, step};
 use crate::snapshot::Snapshot;
 use crate::snapshot::watches::RequestEvent;
@@ -116,7 +117,9 @@ impl Controller {
                 Vec::new()
             }
             RequestEvent::AgentChanged(id) => {
-                self.snapshot.requests().of_agent(id.namespace(), id.name()).filter_map(open).collect()
+                let concerns =
+                    |request: &Arc<Request>| request.agent().is_some_and(|agent| agent == id) || request.descends_from(&id);
+                self.snapshot.requests().iter().filter(|request| concerns(request)).filter_map(open).collect()
             }
             RequestEvent::CatalogueChanged => self.snapshot.requests().iter().filter_map(open).collect(),
         }
@@ -143,7 +146,21 @@ impl Controller {
             return Ok(Some(Instant::now() + RETRY_AFTER));
         }
         let now = self.clock.now().as_second();
-        match self.step(&request, admitted, now) {
+        let step = self.step(&request, admitted, now);
+        // What time alone ends is ended by a clock that the API server agrees with at this very moment: its answer says what time it is
+        // there, and the view is unusable if ours is off.
+        let by_time = match &step {
+            Step::Remove => true,
+            Step::Write(change) => change.status.phase == Some(Phase::Expired),
+            Step::Wait(_) => false,
+        };
+        if by_time {
+            self.api(id).get_opt(&id.name).await?;
+            if self.snapshot.freshness.check(std::time::Instant::now()).is_err() {
+                return Ok(Some(Instant::now() + RETRY_AFTER));
+            }
+        }
+        match step {
             Step::Wait(until) => {
                 let left = u64::try_from(until.saturating_sub(now)).unwrap_or_default();
                 // A day is as good as for ever: it only means another look.
@@ -186,8 +203,6 @@ impl Controller {
 
     fn step(&self, request: &Request, admitted: Result<(), String>, now: i64) -> Step {
         let agent = request.agent().and_then(|id| self.snapshot.agent(&id));
-        let owners = self.chain_owners(request);
-        let catalogue = self.snapshot.catalogue();
         let (namespace, name) = (&request.id.namespace, &request.spec.agent.name);
         let requests = self.snapshot.requests();
         // Those that came later do not count against this one: which are too many must not depend on the order of looks. Nor do those
@@ -202,12 +217,19 @@ impl Controller {
         let crowded = request.is_finished() && requests.of_agent(namespace, name).filter(later).count() >= FINISHED_MAX;
         drop(requests);
         let requester = request.requester().map(|user| user.username.as_str());
+        let by_agent = requester.is_some_and(|requester| self.is_of_agent(request, requester));
+        // From here on nothing else is looked up in the snapshot: a lock that is held must not be taken again.
+        let view = self.snapshot.view();
+        let view = view.as_view();
+        let chain = callers(request, &view, now);
+        let name_prefixes = view.issuers.kubernetes_prefixes();
         let facts = Facts {
             agent: agent.as_deref(),
-            catalogue: &catalogue,
-            chain_owners: owners.as_deref(),
+            catalogue: view.catalogue,
+            chain: chain.as_deref().map_err(Clone::clone),
+            name_prefixes: &name_prefixes,
             by_operator: requester == Some(&self.own.username),
-            by_agent: requester.is_some_and(|requester| self.is_of_agent(request, requester)),
+            by_agent,
             over_quota,
             admitted,
             crowded,
@@ -220,15 +242,9 @@ impl Controller {
     fn is_of_agent(&self, request: &Request, requester: &str) -> bool {
         let account = requester.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
         account.is_some_and(|(namespace, name)| {
-            let owner = self.snapshot.agents().owner_of(namespace, name);
+            let owner = self.snapshot.agents().owner_of(&Holding::service_account(namespace, name));
             owner.is_some_and(|owner| request.agent().is_some_and(|agent| owner.id == agent))
         })
-    }
-
-    /// The owners of the agents in the call chain; `None` if one of them is not registered.
-    fn chain_owners(&self, request: &Request) -> Option<Vec<String>> {
-        let chain = request.spec.on_behalf_of.iter().flat_map(|behalf| &behalf.chain);
-        chain.map(|subject| self.snapshot.agent(&AgentId::parse(subject).ok()?).map(|agent| agent.owner.clone())).collect()
     }
 
     /// Records a step that was taken, and shows it to whoever looks at the object. After the write: of several replicas the one whose
@@ -314,4 +330,13 @@ pub fn describe(record: &mut Record, request: &Request) {
     } else if let Ok(question) = &request.question {
         record.text("digest", question.digest.as_str());
     }
+}
+
+/// The owners of the agents through which the agent of `request` was called, if all of them stand where they stood.
+fn callers(request: &Request, view: &View<'_>, now: i64) -> Result<Vec<String>, Denial> {
+    let Some(chain) = request.question.as_ref().ok().and_then(|question| question.callers.as_ref()) else {
+        return Ok(Vec::new());
+    };
+    chain_stands(chain, None, view, u64::try_from(now).unwrap_or(0))?;
+    Ok(chain.links().iter().filter_map(|link| view.agents.look_up(&link.agent)).map(|agent| agent.owner.clone()).collect())
 }

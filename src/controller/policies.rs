@@ -4,7 +4,8 @@ use crate::admission::enforcement::{Breach, Enforcement, Seal, Sighting, Verdict
 use crate::admission::validating;
 use crate::agent::Admission;
 use crate::capability::{Unusable, entry_of};
-use crate::crd::{Agent, Capability, JitRequest};
+use crate::crd::{Agent, Capability, JitRequest, TrustedIssuer};
+use crate::issuer::RegisteredIssuer;
 use crate::jit::Request;
 use crate::metrics::Metrics;
 use crate::snapshot::watches::follow;
@@ -149,12 +150,18 @@ impl Policies {
         let mut found = unjudged::<Agent>(&self.client, |agent| {
             let conditions = agent.status.as_ref().map_or(&[] as &[_], |status| &status.conditions);
             Admission::of(conditions, agent.metadata.generation.unwrap_or_default()) == Admission::Pending
+                || agent.status.as_ref().is_some_and(|status| status.revoke.is_some())
         })
         .await?;
         found.extend(
             unjudged::<Capability>(&self.client, |capability| matches!(entry_of(capability), Some((_, Err(Unusable::Pending)))))
                 .await?,
         );
+        let pending = |issuer: &TrustedIssuer| {
+            RegisteredIssuer::parse(issuer).admission == Admission::Pending
+                || issuer.status.as_ref().is_some_and(|status| status.revoke.is_some())
+        };
+        found.extend(unjudged::<TrustedIssuer>(&self.client, pending).await?);
         found.extend(
             unjudged::<JitRequest>(&self.client, |request| Request::parse(request.clone()).is_some_and(|r| r.needs_proof()))
                 .await?,

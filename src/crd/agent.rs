@@ -1,16 +1,24 @@
 //! `Agent`: who an AI agent is, how it proves it, and what it may do.
 
+use super::AgentRevocation;
 use crate::grammar::{AUDIENCE_PATTERN, CAPABILITY_PATTERN, OWNER_PATTERN, RESOURCE_PATTERN, SUBDOMAIN_PATTERN};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Condition: the agent can obtain tokens.
 pub const CONDITION_READY: &str = "Ready";
 /// Condition: this generation was written while the admission policies were in force.
 pub const CONDITION_ADMITTED: &str = "Admitted";
+/// Condition: every credential that the Agent lists can be used, or what stands in the way of one.
+pub const CONDITION_IDENTITY_RESOLVED: &str = "IdentityResolved";
 /// Condition: the suspension of the agent has taken effect and its earlier tokens are dead for good.
 pub const CONDITION_SUSPENDED: &str = "Suspended";
+
+/// RFC 3339 section 5.6, of this millennium and the next.
+const NOT_AFTER_PATTERN: &str =
+    r"^[12][0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$";
 
 /// What the user writes about an agent.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -36,10 +44,20 @@ pub const CONDITION_SUSPENDED: &str = "Suspended";
          (has(self.status) && has(self.status.revocationEpoch) && self.status.revocationEpoch >= oldSelf.status.revocationEpoch)"
     )
     .message("status.revocationEpoch only grows: lowering or removing it would bring revoked tokens back to life"),
+    validation = Rule::new(
+        "!has(oldSelf.status) || !has(oldSelf.status.revoke) || (has(self.status) && ( \
+         (has(self.status.revoke) && self.status.revoke == oldSelf.status.revoke) || \
+         (has(self.status.revocationEpoch) && (has(oldSelf.status.revocationEpoch) ? oldSelf.status.revocationEpoch : 0) \
+         < self.status.revocationEpoch) || \
+         (!has(oldSelf.status.revoke.all) && has(self.status.revokedTokens) && self.status.revokedTokens.exists(t, \
+         t.id == (has(oldSelf.status.revoke.token) ? oldSelf.status.revoke.token : oldSelf.status.revoke.chain)))))"
+    )
+    .message("there is an instruction in status.revoke, which cannot be changed or taken back: retry once the operator has carried it out"),
     printcolumn(name = "Owner", type_ = "string", json_path = ".spec.owner"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspended"),
+    printcolumn(name = "Identity", type_ = "string", json_path = ".status.conditions[?(@.type=='IdentityResolved')].reason", priority = 1),
     printcolumn(name = "Capabilities", type_ = "string", json_path = ".spec.capabilities[*].name", priority = 1),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.revocationEpoch", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -78,21 +96,45 @@ pub struct AgentSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub capabilities: Vec<CapabilityEntry>,
 
-    /// The tokens that the agent can obtain. Absent: no audience, hence no token.
+    /// For whom the agent may act, and who may hand it a task. Absent: it acts for itself only, and nobody calls it. Changing it, other
+    /// than by taking it away as a whole, needs 'grant' on every capability of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegation: Option<Delegation>,
+
+    /// The tokens that the agent can obtain. Absent: none for any service, only such with which it calls agents that name it as caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Tokens>,
 }
 
 /// How an agent proves who it is.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("size(self.serviceAccounts) + size(self.keys) + size(self.federated) > 0")
+    .message("an agent needs at least one way to prove who it is: serviceAccounts, keys or federated"))]
 pub struct Identity {
-    /// ServiceAccounts in the namespace of the Agent, 1 to 16. A pod that runs under one of them exchanges its
+    /// ServiceAccounts in the namespace of the Agent, at most 16. A pod that runs under one of them exchanges its
     /// projected token, requested for the issuer's URL as audience. A ServiceAccount belongs to one Agent: if two
-    /// claim it, the older keeps it and the other is not Ready.
-    #[schemars(length(min = 1, max = 16))]
+    /// claim it, the older keeps it and the other is not Ready. Do not use 'default': every pod that names no other
+    /// ServiceAccount runs under it.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub service_accounts: Vec<ServiceAccountRef>,
+
+    /// Public Ed25519 keys, at most 8, for agents outside the cluster: they sign client assertions (private_key_jwt) with
+    /// the private key, which 'countersign keygen' makes and nobody else holds. Several overlap while one replaces another.
+    /// Removing a key ends it at once. A key belongs to one Agent: if two list it, the older keeps it and the other is not Ready.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub keys: Vec<KeyEntry>,
+
+    /// Identities that other issuers vouch for, at most 16: a workload in another cluster, AWS, GCP, Azure, GitHub, SPIFFE.
+    /// If two Agents list the same one, the older keeps it and the other is not Ready.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub federated: Vec<FederatedEntry>,
 }
 
 /// A ServiceAccount in the namespace of the Agent.
@@ -102,6 +144,83 @@ pub struct ServiceAccountRef {
     /// Name of the ServiceAccount, which is in the namespace of the Agent.
     #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN_PATTERN))]
     pub name: String,
+}
+
+/// One public key.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyEntry {
+    /// The name of the key, which an assertion may say in its header: letters, digits, '.', '_' and '-', at most 64. Absent: the
+    /// key's thumbprint (RFC 7638), by which an assertion may name any key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z0-9._-]+$"))]
+    pub kid: Option<String>,
+
+    /// The public key: Ed25519, as PEM ('BEGIN PUBLIC KEY') or as a JWK in JSON (RFC 8037). Never the private key.
+    #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(
+        validation = Rule::new("!self.contains('PRIVATE KEY') && !self.matches('\"d\"[ \\t\\r\\n]*:')")
+            .message("this is a private key: nobody but the agent may have it, so it is worthless now; make another and paste only the public key"),
+        validation = Rule::new("self.startsWith('-----BEGIN PUBLIC KEY-----') || self.startsWith('{')")
+            .message("publicKey is PEM that begins with '-----BEGIN PUBLIC KEY-----', or a JWK as a JSON object")
+    )]
+    pub public_key: String,
+
+    /// From when on the key counts no more, and no token that was issued for it lives longer: a time with zone (RFC 3339), for example
+    /// 2027-01-31T00:00:00Z. Absent: until it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40), regex(pattern = NOT_AFTER_PATTERN), extend("format" = "date-time"))]
+    pub not_after: Option<String>,
+}
+
+/// One identity that another issuer vouches for.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct FederatedEntry {
+    /// The name of the TrustedIssuer, whose 'provides' must be Workloads.
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN_PATTERN))]
+    pub issuer: String,
+
+    /// The subject: 'sub' of the token, compared character by character. There are no wildcards.
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = Rule::new(super::READABLE).message("a subject has no control characters and none that change the direction of text"))]
+    pub subject: String,
+
+    /// More claims that the token must carry, at most 16. A name that begins with '/' is a JSON Pointer (RFC 6901) into the claims, for
+    /// example /google/compute_engine/project_id; any other is the name of a claim. Values are compared as texts: a string as it is,
+    /// true, false and whole numbers as JSON writes them; nothing else matches.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub claims: BTreeMap<String, ClaimValue>,
+}
+
+/// The value that a claim must have, as text. Up to 512 characters.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct ClaimValue(#[schemars(length(min = 1, max = 512))] pub String);
+
+/// How a token is signed (RFC 7518 section 3.1, RFC 8037 section 3.1).
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SigningAlgorithm {
+    /// Ed25519.
+    #[default]
+    EdDSA,
+    /// ECDSA with P-256 and SHA-256.
+    ES256,
+}
+
+impl SigningAlgorithm {
+    /// All of them, in their order.
+    pub const ALL: [Self; 2] = [Self::EdDSA, Self::ES256];
+
+    /// Its name in a JWS header and in metadata.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EdDSA => "EdDSA",
+            Self::ES256 => "ES256",
+        }
+    }
 }
 
 /// Whether a person must approve each use of a capability.
@@ -142,6 +261,82 @@ pub struct CapabilityEntry {
     pub approval: Option<ApprovalMode>,
 }
 
+/// For whom an agent may act, and who may hand it a task.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Delegation {
+    /// The users for whom the agent may act, at most 16 entries: it exchanges their ID token for an access token with their name in it.
+    /// A user must match one of the entries as a whole. Absent: none.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub act_for: Vec<ActForEntry>,
+
+    /// The agents that may call this one and hand it a task, at most 64: a token that one of them obtained for this agent as audience
+    /// ('agent:<namespace>/<name>') can be exchanged by this agent for one that carries the whole chain. Absent: none.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub callers: Vec<CallerReference>,
+
+    /// How many agents may call one another, this one included, in a chain of which this agent is part: 1 to 8, by default 4. Of all
+    /// agents in a chain the strictest counts.
+    #[serde(default = "default_depth")]
+    #[schemars(range(min = 1, max = 8))]
+    pub max_depth: u32,
+}
+
+/// How many agents may call one another if the Agent does not say.
+pub(crate) const fn default_depth() -> u32 {
+    4
+}
+
+/// Some users of one issuer.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.subjects) || has(self.groups)")
+    .message("say for which users: subjects, groups or both; subjects: ['*'] is every user of the issuer"))]
+pub struct ActForEntry {
+    /// The name of the TrustedIssuer, whose 'provides' must be Users.
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN_PATTERN))]
+    pub issuer: String,
+
+    /// The applications whose ID tokens count, 1 to 16: 'aud' of the ID token must name one of them, and so must 'azp' if it is there.
+    /// It must have been issued in the last 10 minutes.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 256)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub audiences: Vec<String>,
+
+    /// The users, 1 to 64 patterns of names as the TrustedIssuer's claimMappings make them, without prefix: '*' stands for any
+    /// characters, for example *@acme.com; compared as a whole and in their case. Absent: whoever is in one of the groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub subjects: Option<Vec<String>>,
+
+    /// The groups of which a user must be in at least one, 1 to 64, as Kubernetes knows them (with the prefix of the TrustedIssuer).
+    /// With subjects beside it both must hold. Absent: groups do not matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub groups: Option<Vec<String>>,
+}
+
+/// An agent that may call.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CallerReference {
+    /// Namespace of the Agent.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("a namespace is an RFC 1123 label"))]
+    pub namespace: String,
+
+    /// Name of the Agent.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("the name of an Agent is an RFC 1123 label"))]
+    pub name: String,
+}
+
 /// The tokens that an agent can obtain.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -174,14 +369,21 @@ pub struct AudienceEntry {
     #[x_kube(validation = Rule::new("!self.startsWith('agent:') && !self.startsWith('user:')")
         .message("an audience must not begin with 'agent:' or 'user:', which name agents and users"))]
     pub name: String,
+
+    /// How tokens for this audience are signed: EdDSA (Ed25519), the default, or ES256 (ECDSA with P-256 and SHA-256) for services that
+    /// know no EdDSA, such as kube-apiserver. The keys for both are published. Changing it needs 'grant' on every capability of the
+    /// agent.
+    #[serde(default)]
+    pub signing_algorithm: SigningAlgorithm,
 }
 
-/// What the operator reports about an agent. Only the operator writes it.
+/// What the operator reports about an agent. Only the operator writes it, but for 'revoke'.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStatus {
-    /// Ready: the agent can obtain tokens. Admitted: this generation was written while the admission policies were
-    /// in force. Suspended: the suspension has taken effect. A reason other than the expected one says what to do.
+    /// Ready: the agent can obtain tokens. IdentityResolved: every ServiceAccount, key and federated identity that it lists can be
+    /// used. Admitted: this generation was written while the admission policies were in force. Suspended: the suspension has taken
+    /// effect. A reason other than the expected one says what to do.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -195,4 +397,34 @@ pub struct AgentStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub revocation_epoch: i64,
+
+    /// Single tokens and chains of this agent that are revoked, and everything derived from them: until they would have ended anyway. At
+    /// most 256; one more, and the epoch grows instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub revoked_tokens: Vec<RevokedToken>,
+
+    /// An instruction to revoke, by whoever has the RBAC verb 'revoke' on this Agent: the one thing in the status that people write. It is
+    /// in force at once; the operator carries it out, removes it and records who gave it. It cannot be taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke: Option<AgentRevocation>,
+
+    /// The thumbprints (RFC 7638) of the keys that can be used now, in the order of spec.identity.keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 64)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub key_thumbprints: Vec<String>,
+}
+
+/// A token or chain that is revoked.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RevokedToken {
+    /// Identifier: 'jti' of the token, or 'txn' of the chain.
+    #[schemars(length(min = 1, max = 64))]
+    pub id: String,
+
+    /// When no such token can be alive any more, and the entry may go.
+    pub expires_at: Time,
 }

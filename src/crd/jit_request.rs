@@ -145,10 +145,70 @@ pub struct OnBehalfOf {
     #[schemars(length(min = 1, max = 1024))]
     pub user: Option<String>,
 
-    /// The agents that called one another, first the one that began: subjects, 'agent:<namespace>/<name>'. Their owners cannot approve.
+    /// The agents that called one another until they called this one, first the one that began: subjects,
+    /// 'agent:<namespace>/<name>'. Their owners cannot approve.
     #[serde(default)]
     #[schemars(length(max = 8), inner(length(min = 1, max = 200)))]
     pub chain: Vec<String>,
+
+    /// What the token with which this agent was called said of them: whoever of them is stopped, or revoked, ends this request too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
+}
+
+/// What ties a request to the tokens from which it descends.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Lineage {
+    /// The user, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserReference>,
+
+    /// For each agent of the chain its registration and revocation epoch, in the order of the chain.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    pub links: Vec<ChainLink>,
+
+    /// The identifier of the chain ('txn').
+    #[schemars(length(min = 1, max = 64))]
+    pub transaction: String,
+
+    /// The identifiers ('jti') of the tokens, first the one that began.
+    #[serde(default)]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 64)))]
+    pub ancestors: Vec<String>,
+}
+
+/// A user of the organisation.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct UserReference {
+    /// The name, as in tokens behind 'user:'.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+
+    /// The TrustedIssuer that vouched.
+    #[schemars(length(min = 1, max = 253))]
+    pub issuer: String,
+
+    /// UID of the TrustedIssuer.
+    #[schemars(length(min = 1, max = 64))]
+    pub issuer_uid: String,
+
+    /// The revocation count of the user.
+    pub epoch: i64,
+}
+
+/// An agent of a chain.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ChainLink {
+    /// UID of the Agent.
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+
+    /// Its revocation epoch.
+    pub epoch: i64,
 }
 
 /// Somebody as the API server knows them.

@@ -5,16 +5,24 @@
 mod agent;
 mod capability;
 mod jit_request;
+mod revocation;
+mod trusted_issuer;
 
-pub(crate) use agent::default_expiration;
 pub use agent::{
-    Agent, AgentSpec, AgentStatus, ApprovalMode, AudienceEntry, CONDITION_ADMITTED, CONDITION_READY, CONDITION_SUSPENDED,
-    CapabilityEntry, Identity, ServiceAccountRef, Tokens,
+    ActForEntry, Agent, AgentSpec, AgentStatus, ApprovalMode, AudienceEntry, CONDITION_ADMITTED, CONDITION_IDENTITY_RESOLVED,
+    CONDITION_READY, CONDITION_SUSPENDED, CallerReference, CapabilityEntry, ClaimValue, Delegation, FederatedEntry, Identity,
+    KeyEntry, RevokedToken, ServiceAccountRef, SigningAlgorithm, Tokens,
 };
+pub(crate) use agent::{default_depth, default_expiration};
 pub use capability::{ApprovalRule, Capability, CapabilitySpec, CapabilityStatus, Risk};
 pub use jit_request::{
-    AgentReference, Approval, CONDITION_APPROVED, CONDITION_FINISHED, Decision, JitRequest, JitRequestSpec, JitRequestStatus,
-    OnBehalfOf, OperationSpec, Phase, User, Verdict,
+    AgentReference, Approval, CONDITION_APPROVED, CONDITION_FINISHED, ChainLink, Decision, JitRequest, JitRequestSpec,
+    JitRequestStatus, Lineage, OnBehalfOf, OperationSpec, Phase, User, UserReference, Verdict,
+};
+pub use revocation::{AgentRevocation, UserRevocation};
+pub use trusted_issuer::{
+    CONDITION_KEYS_FETCHED, ClaimMapping, ClaimMappings, ClaimValidationRule, IssuerAlgorithm, IssuerSpec, Provides, RevokedUser,
+    TrustedIssuer, TrustedIssuerSpec, TrustedIssuerStatus, UsernameMapping,
 };
 
 /// The API group of all resources and of the virtual resources in RBAC rules.
@@ -30,7 +38,7 @@ const READABLE: &str = r"!self.matches('[\\x{00}-\\x{1f}\\x{7f}-\\x{9f}\\x{61c}\
 #[must_use]
 pub fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
     use kube::CustomResourceExt as _;
-    vec![Agent::crd(), JitRequest::crd(), Capability::crd()]
+    vec![Agent::crd(), JitRequest::crd(), Capability::crd(), TrustedIssuer::crd()]
 }
 
 /// The schema of an object whose members we do not know: the operator checks what is in it.

@@ -1,16 +1,56 @@
 //! May it? The one place that says yes, for every grant type.
 //!
-//! Pure: an agent as registered, what is asked, and the time, in; a [`Permit`] or a [`Denial`] out. A `Permit` cannot
-//! be made anywhere else, and [`crate::token::mint`] takes nothing else, so that a token without a decision does
-//! not compile.
+//! Pure: an agent as registered, on whose behalf it comes, what is asked, and the time, in; a [`Permit`] or a [`Denial`] out. A `Permit`
+//! cannot be made anywhere else, and [`crate::token::mint`] takes nothing else, so that a token without a decision does not compile.
 
 mod operation;
+mod reason;
+mod standing;
+mod subject;
+mod terms;
 
-pub use operation::{Approvable, OperationGrant, Redemption, may_request, operation_stands, permit_operation};
+pub use operation::{Approvable, OperationGrant, Redemption, may_request, permit_operation};
+pub use reason::{Denial, Reason};
+pub use standing::{Grants, Issued, chain_stands, stands};
+pub use subject::{Parent, Subject};
 
-use crate::agent::{Admission, Granted, RegisteredAgent};
+use crate::agent::{Admission, AllowedAudience, Delegation, Granted, RegisteredAgent};
 use crate::capability::{Catalogue, Rule, Unusable};
+use crate::chain::{Chain, MayAct, Proof};
+use crate::crd::SigningAlgorithm;
 use crate::grammar::{AgentId, Audience, CapabilityName};
+use crate::snapshot::{AgentIndex, IssuerIndex};
+use standing::{rights, standing};
+
+/// What the cluster says now, as far as decisions depend on it.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The agents.
+    pub agents: &'a AgentIndex,
+    /// The trusted issuers.
+    pub issuers: &'a IssuerIndex,
+    /// The catalogue.
+    pub catalogue: &'a Catalogue,
+}
+
+/// Who asks, on whose behalf, and for what.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// Who asks, as it is registered now.
+    pub agent: &'a RegisteredAgent,
+    /// How it proved that.
+    pub proof: Proof,
+    /// When the credential with which it did ends, in seconds since the epoch.
+    pub credential_expires_at: u64,
+    /// On whose behalf.
+    pub subject: &'a Subject,
+    /// What for.
+    pub ask: &'a Ask,
+    /// Identifies the chain, if one begins. It was never used before.
+    pub txn: String,
+    /// Our issuer URL.
+    pub issuer: &'a str,
+}
 
 /// What a caller asks for. `None` is "not said", never "everything there is".
 #[derive(Debug, Clone, Default)]
@@ -26,7 +66,7 @@ pub struct Ask {
 #[must_use]
 pub enum Decision {
     /// Yes, this much.
-    Allow(Permit),
+    Allow(Box<Permit>),
     /// No, and why.
     Deny(Denial),
 }
@@ -34,150 +74,118 @@ pub enum Decision {
 /// A decision to issue one token. Only [`decide`] and [`permit_operation`] make one.
 #[derive(Debug)]
 pub struct Permit {
-    subject: AgentId,
-    agent_uid: String,
-    epoch: i64,
+    chain: Chain,
     capabilities: Vec<Granted>,
     audience: Audience,
+    /// The agent that alone may exchange the token, if it is for one.
+    may_act: Option<MayAct>,
+    sign_with: SignWith,
     issued_at: u64,
     expires_at: u64,
     /// The one operation for which the token is good; `None` is anything within the capabilities.
     operation: Option<Box<OperationGrant>>,
 }
 
-/// Why not.
+/// With which key a token is signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    /// Which rule said no.
-    pub reason: Reason,
-    /// A sentence for the agent's developer: what was refused, and what would be possible.
-    pub message: String,
-}
-
-/// The rules that can say no.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// No Agent is registered for the caller.
-    AgentUnknown,
-    /// The Agent is being deleted.
-    AgentDeleted,
-    /// The Agent is suspended.
-    AgentSuspended,
-    /// The Agent was written while the admission policies were not in force.
-    AgentNotAdmitted,
-    /// The generation of the Agent has not been checked yet.
-    AgentPending,
-    /// The spec of the Agent is invalid.
-    AgentInvalid,
-    /// Another registration of the Agent, or an earlier epoch.
-    Revoked,
-    /// A capability was asked that the Agent does not hold.
-    CapabilityNotGranted,
-    /// The Agent holds no capability, or none that needs no approval.
-    NoCapability,
-    /// The capability needs a person's approval for each use.
-    ApprovalRequired,
-    /// The capability needs no approval, so there is nothing to request.
-    ApprovalNotNeeded,
-    /// The Agent demands approval, and the catalogue has no rule that says whose.
-    RuleMissing,
-    /// The catalogue has a rule that cannot be enforced.
-    RuleUnreadable,
-    /// The catalogue has a rule that the operator has not looked at yet.
-    RulePending,
-    /// The operation is on a resource to which the capability does not extend, or names none where it must.
-    ResourceNotGranted,
-    /// The parameters of the operation do not match the catalogue's schema.
-    ParametersRefused,
-    /// The audience is not one of the Agent's.
-    AudienceNotAllowed,
-    /// No audience was named and the Agent does not have exactly one.
-    AudienceAmbiguous,
-    /// Nothing is left of the credential's life.
-    CredentialSpent,
-}
-
-impl Reason {
-    /// Short, stable name for records and metrics.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::AgentUnknown => "agent_unknown",
-            Self::AgentDeleted => "agent_deleted",
-            Self::AgentSuspended => "agent_suspended",
-            Self::AgentNotAdmitted => "agent_not_admitted",
-            Self::AgentPending => "agent_pending",
-            Self::AgentInvalid => "agent_invalid",
-            Self::Revoked => "revoked",
-            Self::CapabilityNotGranted => "capability_not_granted",
-            Self::NoCapability => "no_capability",
-            Self::ApprovalRequired => "approval_required",
-            Self::ApprovalNotNeeded => "approval_not_needed",
-            Self::RuleMissing => "rule_missing",
-            Self::RuleUnreadable => "rule_unreadable",
-            Self::RulePending => "rule_pending",
-            Self::ResourceNotGranted => "resource_not_granted",
-            Self::ParametersRefused => "parameters_refused",
-            Self::AudienceNotAllowed => "audience_not_allowed",
-            Self::AudienceAmbiguous => "audience_ambiguous",
-            Self::CredentialSpent => "credential_spent",
-        }
-    }
-}
-
-impl Reason {
-    /// Whether the answer will be another in a moment: something was written that has not been looked at yet.
-    #[must_use]
-    pub const fn is_passing(self) -> bool {
-        matches!(self, Self::AgentPending | Self::RulePending)
-    }
-}
-
-impl Denial {
-    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
-    }
+pub enum SignWith {
+    /// With the key of this algorithm that signs when the token is issued.
+    Algorithm(SigningAlgorithm),
+    /// With the key of this name, whatever else there is by now: it was fixed when an approval was turned into the token.
+    Key(String),
 }
 
 impl From<Result<Permit, Denial>> for Decision {
     fn from(result: Result<Permit, Denial>) -> Self {
         match result {
-            Ok(permit) => Self::Allow(permit),
+            Ok(permit) => Self::Allow(Box::new(permit)),
             Err(denial) => Self::Deny(denial),
         }
     }
 }
 
-/// Decides whether `agent` gets what it asks for at `now`, with a credential that ends at `credential_expires_at`
-/// (both in seconds since the epoch).
-pub fn decide(agent: &RegisteredAgent, catalogue: &Catalogue, ask: &Ask, credential_expires_at: u64, now: u64) -> Decision {
-    permit(agent, catalogue, ask, credential_expires_at, now).into()
+/// Decides whether the agent gets what it asks for at `now`, in seconds since the epoch.
+pub fn decide(case: &Case<'_>, view: &View<'_>, now: u64) -> Decision {
+    permit(case, view, now).into()
 }
 
-fn permit(
-    agent: &RegisteredAgent,
-    catalogue: &Catalogue,
-    ask: &Ask,
-    credential_expires_at: u64,
-    now: u64,
-) -> Result<Permit, Denial> {
+fn permit(case: &Case<'_>, view: &View<'_>, now: u64) -> Result<Permit, Denial> {
+    let agent = case.agent;
     standing(agent)?;
-    let rights = agent.rights.as_ref().map_err(|e| Denial::new(Reason::AgentInvalid, e.to_string()))?;
-    let capabilities = capabilities(agent, catalogue, &rights.capabilities, ask.capabilities.as_deref())?;
-    let audience = audience(agent, &rights.audiences, ask.audience.as_deref())?;
-    let expires_at = now.saturating_add(rights.expiration_seconds.into()).min(credential_expires_at);
+    let rights = rights(agent)?;
+    let chain = subject::chain(case, view, now)?;
+    let capabilities = terms::capabilities(case, &chain, view)?;
+    let target = target(agent, &rights.audiences, case.ask.audience.as_deref(), &chain, view)?;
+    let expires_at =
+        now.saturating_add(rights.expiration_seconds.into()).min(case.credential_expires_at).min(case.subject.expires_at());
     if expires_at <= now {
         return Err(Denial::new(Reason::CredentialSpent, "the credential has expired"));
     }
+    let may_act = target.agent.map(|agent| MayAct { iss: Some(case.issuer.to_owned()), sub: agent.to_string() });
     Ok(Permit {
-        subject: agent.id.clone(),
-        agent_uid: agent.uid.clone(),
-        epoch: agent.epoch,
+        chain,
         capabilities,
-        audience,
+        audience: target.audience,
+        may_act,
+        sign_with: SignWith::Algorithm(target.signing_algorithm),
         issued_at: now,
         expires_at,
         operation: None,
+    })
+}
+
+/// Whom a token will be for.
+struct Target {
+    audience: Audience,
+    signing_algorithm: SigningAlgorithm,
+    /// The agent, if it is one.
+    agent: Option<AgentId>,
+}
+
+/// Whom the token will be for: one of the agent's audiences, or an agent that lets this one call it.
+fn target(
+    agent: &RegisteredAgent,
+    allowed: &[AllowedAudience],
+    asked: Option<&str>,
+    chain: &Chain,
+    view: &View<'_>,
+) -> Result<Target, Denial> {
+    if let Some(callee) = asked.and_then(|asked| AgentId::parse(asked).ok()) {
+        if chain.contains(&callee) {
+            let message = format!("{callee} stands in the chain already: agents do not call one another in a circle");
+            return Err(Denial::new(Reason::ChainCycle, message));
+        }
+        let called = callable(&callee, agent, view)?;
+        let limit = standing::depth_limit(chain, view).min(called.max_depth);
+        if chain.depth() >= limit {
+            let message =
+                format!("with {callee} there would be {} agents in the chain, and one of them allows {limit}", chain.depth() + 1);
+            return Err(Denial::new(Reason::ChainTooDeep, message));
+        }
+        let audience = Audience::of_agent(&callee);
+        return Ok(Target { audience, signing_algorithm: SigningAlgorithm::default(), agent: Some(callee) });
+    }
+    let found = audience(agent, allowed, asked)?;
+    Ok(Target { audience: found.name.clone(), signing_algorithm: found.signing_algorithm, agent: None })
+}
+
+/// Whether an agent is not stopped. One whose generation has not been checked yet may be called; what it may do is decided when it acts.
+const fn may_be_called(agent: &RegisteredAgent) -> bool {
+    !agent.deleting && !agent.suspended && !matches!(agent.admission, Admission::Unproven)
+}
+
+/// The delegation of `callee`, if `caller` may call it.
+fn callable<'a>(callee: &AgentId, caller: &RegisteredAgent, view: &'a View<'_>) -> Result<&'a Delegation, Denial> {
+    let delegation = view
+        .agents
+        .look_up(callee)
+        .filter(|callee| may_be_called(callee))
+        .and_then(|callee| callee.rights.as_ref().ok().map(|rights| &rights.delegation));
+    // One answer for an agent that there is not and one that does not let itself be called.
+    delegation.filter(|delegation| delegation.callers.contains(&caller.id)).ok_or_else(|| {
+        let message =
+            format!("{callee} is not an agent that lets {} call it: its spec.delegation.callers must name it", caller.id);
+        Denial::new(Reason::AudienceNotAllowed, message)
     })
 }
 
@@ -212,52 +220,6 @@ fn needs_no_approval(held: &Granted, catalogue: &Catalogue) -> Result<(), Denial
     }
 }
 
-/// Whether the agent may act at all. Everything unknown is a no.
-fn standing(agent: &RegisteredAgent) -> Result<(), Denial> {
-    let id = &agent.id;
-    if agent.deleting {
-        return Err(Denial::new(Reason::AgentDeleted, format!("{id} is being deleted")));
-    }
-    if agent.suspended {
-        return Err(Denial::new(Reason::AgentSuspended, format!("{id} is suspended")));
-    }
-    match agent.admission {
-        Admission::Proven => Ok(()),
-        Admission::Unproven => Err(Denial::new(
-            Reason::AgentNotAdmitted,
-            format!("{id} was written while the admission policies were not in force: it must be written again"),
-        )),
-        Admission::Pending => {
-            Err(Denial::new(Reason::AgentPending, format!("generation {} of {id} has not been checked yet", agent.generation)))
-        }
-    }
-}
-
-fn capabilities(
-    agent: &RegisteredAgent,
-    catalogue: &Catalogue,
-    held: &[Granted],
-    asked: Option<&[CapabilityName]>,
-) -> Result<Vec<Granted>, Denial> {
-    let Some(asked) = asked else {
-        let standing: Vec<Granted> = held.iter().filter(|c| needs_no_approval(c, catalogue).is_ok()).cloned().collect();
-        if standing.is_empty() {
-            let message = format!("{} holds no capability that it may use without approval", agent.id);
-            return Err(Denial::new(Reason::NoCapability, message));
-        }
-        return Ok(standing);
-    };
-    let mut granted: Vec<Granted> = Vec::with_capacity(asked.len());
-    for name in asked {
-        let capability = holding(agent, held, name)?;
-        needs_no_approval(capability, catalogue)?;
-        if !granted.iter().any(|c| c.name == *name) {
-            granted.push(capability.clone());
-        }
-    }
-    Ok(granted)
-}
-
 /// The capability of that name among those that the agent holds.
 fn holding<'a>(agent: &RegisteredAgent, held: &'a [Granted], name: &CapabilityName) -> Result<&'a Granted, Denial> {
     held.iter()
@@ -265,14 +227,17 @@ fn holding<'a>(agent: &RegisteredAgent, held: &'a [Granted], name: &CapabilityNa
         .ok_or_else(|| Denial::new(Reason::CapabilityNotGranted, format!("capability {name} is not granted to {}", agent.id)))
 }
 
-fn audience(agent: &RegisteredAgent, allowed: &[Audience], asked: Option<&str>) -> Result<Audience, Denial> {
+fn audience<'a>(
+    agent: &RegisteredAgent,
+    allowed: &'a [AllowedAudience],
+    asked: Option<&str>,
+) -> Result<&'a AllowedAudience, Denial> {
     match (asked, allowed) {
-        (Some(asked), _) => {
-            allowed.iter().find(|a| a.as_str() == asked).cloned().ok_or_else(|| {
-                Denial::new(Reason::AudienceNotAllowed, format!("the audience asked for is not one of {}", agent.id))
-            })
-        }
-        (None, [only]) => Ok(only.clone()),
+        (Some(asked), _) => allowed
+            .iter()
+            .find(|a| a.name.as_str() == asked)
+            .ok_or_else(|| Denial::new(Reason::AudienceNotAllowed, format!("the audience asked for is not one of {}", agent.id))),
+        (None, [only]) => Ok(only),
         (None, []) => {
             Err(Denial::new(Reason::AudienceAmbiguous, format!("{} has no audience in spec.tokens.audiences", agent.id)))
         }
@@ -283,71 +248,17 @@ fn audience(agent: &RegisteredAgent, allowed: &[Audience], asked: Option<&str>) 
     }
 }
 
-/// What a token that was issued earlier says about itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Issued<'a> {
-    /// `agent_uid` in the token.
-    pub agent_uid: &'a str,
-    /// The epoch in the token.
-    pub epoch: i64,
-    /// Its scope values, each with the resources to which the token limits it.
-    pub capabilities: &'a [Granted],
-    /// Its audience.
-    pub audience: &'a str,
-}
-
-/// Whether what was issued still stands: the same registration, the same epoch, not suspended, and nothing in the
-/// token that the Agent does not hold any more.
-///
-/// # Errors
-/// The rule that ended it.
-pub fn still_stands(agent: &RegisteredAgent, catalogue: &Catalogue, issued: &Issued<'_>) -> Result<(), Denial> {
-    same_registration(agent, issued.agent_uid, issued.epoch)?;
-    let rights = agent.rights.as_ref().map_err(|e| Denial::new(Reason::AgentInvalid, e.to_string()))?;
-    for issued in issued.capabilities {
-        let held = rights.capabilities.iter().find(|held| held.name == issued.name).filter(|held| held.covers(issued));
-        let Some(held) = held else {
-            let message = format!("{} does not hold {} any more, or for fewer resources", agent.id, issued.name);
-            return Err(Denial::new(Reason::CapabilityNotGranted, message));
-        };
-        needs_no_approval(held, catalogue)?;
-    }
-    audience(agent, &rights.audiences, Some(issued.audience))?;
-    Ok(())
-}
-
-/// Whether the agent is the one to which something was issued, was not stopped since, and may act.
-fn same_registration(agent: &RegisteredAgent, agent_uid: &str, epoch: i64) -> Result<(), Denial> {
-    if agent.uid != agent_uid {
-        return Err(Denial::new(Reason::Revoked, format!("{} was deleted and registered anew", agent.id)));
-    }
-    if agent.epoch != epoch {
-        return Err(Denial::new(Reason::Revoked, format!("the tokens of {} up to epoch {epoch} are revoked", agent.id)));
-    }
-    // A generation that has not been checked yet ends nothing that an earlier one was given.
-    if agent.admission != Admission::Pending || agent.suspended || agent.deleting {
-        standing(agent)?;
-    }
-    Ok(())
-}
-
 impl Permit {
-    /// The agent that acts.
+    /// On whose behalf and through whom; the agent that acts is the last.
     #[must_use]
-    pub const fn subject(&self) -> &AgentId {
-        &self.subject
+    pub const fn chain(&self) -> &Chain {
+        &self.chain
     }
 
-    /// The UID of its registration.
+    /// Who alone may exchange the token.
     #[must_use]
-    pub fn agent_uid(&self) -> &str {
-        &self.agent_uid
-    }
-
-    /// Its revocation epoch.
-    #[must_use]
-    pub const fn epoch(&self) -> i64 {
-        self.epoch
+    pub const fn may_act(&self) -> Option<&MayAct> {
+        self.may_act.as_ref()
     }
 
     /// What is granted.
@@ -360,6 +271,12 @@ impl Permit {
     #[must_use]
     pub const fn audience(&self) -> &Audience {
         &self.audience
+    }
+
+    /// With which key it is signed.
+    #[must_use]
+    pub const fn sign_with(&self) -> &SignWith {
+        &self.sign_with
     }
 
     /// When, in seconds since the epoch.
@@ -388,4 +305,8 @@ impl Permit {
 }
 
 #[cfg(test)]
+mod chains;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod world;

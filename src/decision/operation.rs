@@ -1,9 +1,12 @@
 //! May this one operation be asked for, and is a token for it still good? The same rules when an agent asks, when its approval is
 //! turned into a token, and at every introspection of that token.
 
-use super::{Decision, Denial, Permit, Reason, approval_rule, audience, holding, same_registration, standing};
+use super::standing::{chain_stands, rights, standing};
+use super::{Decision, Denial, Permit, Reason, SignWith, View, approval_rule, audience, holding};
 use crate::agent::{EXPIRATION_MAX, Granted, RegisteredAgent};
 use crate::capability::{Catalogue, Rule};
+use crate::chain::Chain;
+use crate::crd::SigningAlgorithm;
 use crate::operation::Operation;
 
 /// An operation that the agent may ask a person to approve, and under which rule.
@@ -13,6 +16,8 @@ pub struct Approvable<'a> {
     pub rule: &'a Rule,
     /// Longest life of the token, in seconds: the strictest of Agent and rule.
     pub max_expiration_seconds: u32,
+    /// How a token for its audience is signed.
+    pub signing_algorithm: SigningAlgorithm,
 }
 
 /// An approval that is turned into a token: everything about the token that was fixed when it was.
@@ -20,14 +25,15 @@ pub struct Approvable<'a> {
 pub struct Redemption {
     /// What was approved.
     pub grant: OperationGrant,
-    /// The agent's registration for which it was approved.
-    pub agent_uid: String,
-    /// The agent's revocation epoch when the approval was turned into a token.
-    pub epoch: i64,
+    /// On whose behalf and through whom, the agent itself at the end: its registration for which it was approved, and its revocation
+    /// epoch when the approval was turned into a token.
+    pub chain: Chain,
     /// When that was, in seconds since the epoch.
     pub issued_at: u64,
     /// When the token ends, in seconds since the epoch.
     pub expires_at: u64,
+    /// The name of the key that signs it.
+    pub key_id: String,
 }
 
 /// The operation that was approved, and the request that proves it.
@@ -55,8 +61,12 @@ pub fn may_request<'a>(
 }
 
 /// Whether the operation is within what the agent holds and the catalogue allows, whatever its standing.
-fn covered<'a>(agent: &RegisteredAgent, catalogue: &'a Catalogue, operation: &Operation) -> Result<Approvable<'a>, Denial> {
-    let rights = agent.rights.as_ref().map_err(|e| Denial::new(Reason::AgentInvalid, e.to_string()))?;
+pub(super) fn covered<'a>(
+    agent: &RegisteredAgent,
+    catalogue: &'a Catalogue,
+    operation: &Operation,
+) -> Result<Approvable<'a>, Denial> {
+    let rights = rights(agent)?;
     let name = &operation.capability;
     let held = holding(agent, &rights.capabilities, name)?;
     let Some(rule) = approval_rule(held, catalogue)? else {
@@ -70,24 +80,27 @@ fn covered<'a>(agent: &RegisteredAgent, catalogue: &'a Catalogue, operation: &Op
         };
         return Err(Denial::new(Reason::ResourceNotGranted, message));
     }
-    audience(agent, &rights.audiences, Some(operation.audience.as_str()))?;
+    let signing_algorithm = audience(agent, &rights.audiences, Some(operation.audience.as_str()))?.signing_algorithm;
     rule.check(operation.parameters.as_ref()).map_err(|problem| {
         Denial::new(Reason::ParametersRefused, format!("the parameters do not match the schema of {name}: {problem}"))
     })?;
     let max = rule.max_expiration_seconds.unwrap_or(u32::MAX).min(rights.expiration_seconds);
-    Ok(Approvable { rule, max_expiration_seconds: max })
+    Ok(Approvable { rule, max_expiration_seconds: max, signing_algorithm })
 }
 
 /// Decides whether an approval that is being turned into a token, or was within the last seconds, gets that token. Everything is
 /// asked again: what was approved a minute ago may be forbidden by now.
-pub fn permit_operation(agent: &RegisteredAgent, catalogue: &Catalogue, redemption: &Redemption, now: u64) -> Decision {
-    permit(agent, catalogue, redemption, now).into()
+pub fn permit_operation(agent: &RegisteredAgent, view: &View<'_>, redemption: &Redemption, now: u64) -> Decision {
+    permit(agent, view, redemption, now).into()
 }
 
-fn permit(agent: &RegisteredAgent, catalogue: &Catalogue, redemption: &Redemption, now: u64) -> Result<Permit, Denial> {
+fn permit(agent: &RegisteredAgent, view: &View<'_>, redemption: &Redemption, now: u64) -> Result<Permit, Denial> {
     let operation = &redemption.grant.operation;
-    same_registration(agent, &redemption.agent_uid, redemption.epoch)?;
-    may_request(agent, catalogue, operation)?;
+    if redemption.chain.acting().is_none_or(|link| link.agent != agent.id) {
+        return Err(Denial::new(Reason::Revoked, format!("what was approved is not for {}", agent.id)));
+    }
+    chain_stands(&redemption.chain, None, view, now)?;
+    may_request(agent, view.catalogue, operation)?;
     let life = redemption.expires_at.saturating_sub(redemption.issued_at);
     if redemption.expires_at <= now || life == 0 || life > EXPIRATION_MAX.into() {
         return Err(Denial::new(
@@ -96,28 +109,13 @@ fn permit(agent: &RegisteredAgent, catalogue: &Catalogue, redemption: &Redemptio
         ));
     }
     Ok(Permit {
-        subject: agent.id.clone(),
-        agent_uid: redemption.agent_uid.clone(),
-        epoch: redemption.epoch,
+        chain: redemption.chain.clone(),
         capabilities: vec![Granted { name: operation.capability.clone(), resources: None, approval_required: true }],
         audience: operation.audience.clone(),
+        may_act: None,
+        sign_with: SignWith::Key(redemption.key_id.clone()),
         issued_at: redemption.issued_at,
         expires_at: redemption.expires_at,
         operation: Some(Box::new(redemption.grant.clone())),
     })
-}
-
-/// Whether a token for `operation` still stands on the side of the agent and the catalogue; that its request is alive is another question.
-///
-/// # Errors
-/// The rule that ended it.
-pub fn operation_stands(
-    agent: &RegisteredAgent,
-    catalogue: &Catalogue,
-    agent_uid: &str,
-    epoch: i64,
-    operation: &Operation,
-) -> Result<(), Denial> {
-    same_registration(agent, agent_uid, epoch)?;
-    covered(agent, catalogue, operation).map(drop)
 }

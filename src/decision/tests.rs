@@ -1,97 +1,81 @@
+use super::world::{self, World, capability};
 use super::*;
 use crate::agent::{InvalidAgent, Rights};
 use crate::grammar::ResourcePattern;
 use proptest::prelude::*;
 
-fn capability(name: &str) -> CapabilityName {
-    CapabilityName::parse(name).expect("a capability name")
+fn agent(capabilities: &[&str], audiences: &[&str]) -> RegisteredAgent {
+    world::agent("bot", capabilities, audiences)
 }
 
-fn agent(capabilities: &[&str], audiences: &[&str]) -> RegisteredAgent {
-    let granted = |name: &&str| Granted { name: capability(name), resources: None, approval_required: false };
-    RegisteredAgent {
-        id: AgentId::new("research", "bot").expect("valid"),
-        uid: "uid-1".to_owned(),
-        generation: 1,
-        created: 0,
-        deleting: false,
-        owner: "team@example.com".to_owned(),
-        suspended: false,
-        epoch: 3,
-        admission: Admission::Proven,
-        service_accounts: vec!["bot".to_owned()],
-        rights: Ok(Rights {
-            capabilities: capabilities.iter().map(granted).collect(),
-            audiences: audiences.iter().map(|a| Audience::parse(a).expect("an audience")).collect(),
-            expiration_seconds: 300,
-        }),
-    }
+/// Decides at 1000 for an agent that comes for itself with a credential until `until`.
+fn decided(agent: &RegisteredAgent, ask: &Ask, until: u64) -> Result<Permit, Denial> {
+    World::of(&[agent]).decide(agent, &Subject::Itself, ask, until)
 }
 
 fn ask(capabilities: Option<&[&str]>, audience: Option<&str>) -> Ask {
     Ask { capabilities: capabilities.map(|c| c.iter().map(|n| capability(n)).collect()), audience: audience.map(str::to_owned) }
 }
 
-fn reason(decision: Decision) -> Option<Reason> {
-    match decision {
-        Decision::Allow(_) => None,
-        Decision::Deny(denial) => Some(denial.reason),
-    }
+fn reason(decision: Result<Permit, Denial>) -> Option<Reason> {
+    decision.err().map(|denial| denial.reason)
 }
 
-fn allowed(decision: Decision) -> Permit {
-    match decision {
-        Decision::Allow(permit) => permit,
-        Decision::Deny(denial) => panic!("denied: {denial:?}"),
-    }
+fn allowed(decision: Result<Permit, Denial>) -> Permit {
+    decision.expect("allowed")
 }
 
 #[test]
 fn an_agent_without_capabilities_is_denied_everything() {
     let nobody = agent(&[], &["https://a"]);
-    assert_eq!(reason(decide(&nobody, &Catalogue::default(), &Ask::default(), 2000, 1000)), Some(Reason::NoCapability));
-    assert_eq!(
-        reason(decide(&nobody, &Catalogue::default(), &ask(Some(&["a.b"]), None), 2000, 1000)),
-        Some(Reason::CapabilityNotGranted)
-    );
+    assert_eq!(reason(decided(&nobody, &Ask::default(), 2000)), Some(Reason::NoCapability));
+    assert_eq!(reason(decided(&nobody, &ask(Some(&["a.b"]), None), 2000)), Some(Reason::CapabilityNotGranted));
 }
 
 #[test]
 fn an_agent_without_audiences_gets_no_token() {
-    assert_eq!(
-        reason(decide(&agent(&["a.b"], &[]), &Catalogue::default(), &Ask::default(), 2000, 1000)),
-        Some(Reason::AudienceAmbiguous)
-    );
+    assert_eq!(reason(decided(&agent(&["a.b"], &[]), &Ask::default(), 2000)), Some(Reason::AudienceAmbiguous));
 }
 
 #[test]
 fn nothing_said_is_every_capability_for_the_only_audience() {
-    let permit = allowed(decide(&agent(&["a.b", "c.d"], &["https://a"]), &Catalogue::default(), &Ask::default(), 2000, 1000));
+    let permit = allowed(decided(&agent(&["a.b", "c.d"], &["https://a"]), &Ask::default(), 2000));
     assert_eq!(permit.scope(), "a.b c.d");
     assert_eq!(permit.audience().as_str(), "https://a");
-    assert_eq!((permit.issued_at(), permit.expires_at(), permit.epoch()), (1000, 1300, 3));
+    assert_eq!((permit.issued_at(), permit.expires_at()), (1000, 1300));
+}
+
+#[test]
+fn the_audience_says_how_the_token_is_signed() {
+    let mut agent = agent(&["a.b"], &["https://a", "https://kubernetes"]);
+    agent.rights.as_mut().expect("rights").audiences[1].signing_algorithm = SigningAlgorithm::ES256;
+    for (audience, algorithm) in [("https://a", SigningAlgorithm::EdDSA), ("https://kubernetes", SigningAlgorithm::ES256)] {
+        let permit = allowed(decided(&agent, &ask(None, Some(audience)), 2000));
+        assert_eq!(permit.sign_with(), &SignWith::Algorithm(algorithm));
+        let keys = crate::token::KeyRing::generate(0).expect("keys");
+        let minted = crate::token::mint(&permit, "https://us", &keys, "j".to_owned()).expect("a token");
+        assert_eq!(Some(minted.kid.as_str()), keys.signer(algorithm, 1000).map(crate::token::SigningKey::kid));
+        let claims = crate::token::verify(&minted.token, "https://us", &keys, 1001);
+        assert_eq!(claims, Ok(minted.claims));
+    }
 }
 
 #[test]
 fn of_several_audiences_one_must_be_named_exactly() {
     let agent = agent(&["a.b"], &["https://api.example", "https://other.example"]);
-    assert_eq!(reason(decide(&agent, &Catalogue::default(), &Ask::default(), 2000, 1000)), Some(Reason::AudienceAmbiguous));
-    assert_eq!(reason(decide(&agent, &Catalogue::default(), &ask(None, Some("https://other.example")), 2000, 1000)), None);
+    assert_eq!(reason(decided(&agent, &Ask::default(), 2000)), Some(Reason::AudienceAmbiguous));
+    assert_eq!(reason(decided(&agent, &ask(None, Some("https://other.example")), 2000)), None);
     for other in ["https://api.example.evil", "https://api.example/", "https://API.example", "*", "https://api", ""] {
-        assert_eq!(
-            reason(decide(&agent, &Catalogue::default(), &ask(None, Some(other)), 2000, 1000)),
-            Some(Reason::AudienceNotAllowed),
-            "X2: {other}"
-        );
+        assert_eq!(reason(decided(&agent, &ask(None, Some(other)), 2000)), Some(Reason::AudienceNotAllowed), "X2: {other}");
     }
 }
 
 #[test]
 fn a_token_never_outlives_the_credential() {
     let agent = agent(&["a.b"], &["https://a"]);
-    assert_eq!(allowed(decide(&agent, &Catalogue::default(), &Ask::default(), 1010, 1000)).expires_at(), 1010);
-    assert_eq!(reason(decide(&agent, &Catalogue::default(), &Ask::default(), 1000, 1000)), Some(Reason::CredentialSpent));
-    assert_eq!(reason(decide(&agent, &Catalogue::default(), &Ask::default(), 997, 1000)), Some(Reason::CredentialSpent));
+    assert_eq!(allowed(decided(&agent, &Ask::default(), 1010)).expires_at(), 1010);
+    assert_eq!(reason(decided(&agent, &Ask::default(), 1000)), Some(Reason::CredentialSpent));
+    assert_eq!(reason(decided(&agent, &Ask::default(), 997)), Some(Reason::CredentialSpent));
 }
 
 #[test]
@@ -101,8 +85,9 @@ fn whoever_may_not_act_gets_nothing() {
         display_name: None,
         owner: "o".to_owned(),
         suspended: false,
-        identity: crate::crd::Identity { service_accounts: vec![] },
+        identity: crate::crd::Identity::default(),
         capabilities: vec![],
+        delegation: None,
         tokens: Some(crate::crd::Tokens { expiration_seconds: 901, audiences: vec![] }),
     };
     let mut object = crate::crd::Agent::new("bot", invalid);
@@ -115,16 +100,17 @@ fn whoever_may_not_act_gets_nothing() {
         (RegisteredAgent { admission: Admission::Pending, ..good.clone() }, Reason::AgentPending),
         (RegisteredAgent { rights, ..good }, Reason::AgentInvalid),
     ] {
-        assert_eq!(reason(decide(&agent, &Catalogue::default(), &Ask::default(), 2000, 1000)), Some(expected));
+        assert_eq!(reason(decided(&agent, &Ask::default(), 2000)), Some(expected));
     }
 }
 
 #[test]
 fn an_issued_token_stands_only_while_all_of_it_is_still_held() {
     let agent = agent(&["a.b", "c.d"], &["https://a"]);
-    let whole = [Granted { name: capability("a.b"), resources: None, approval_required: false }];
-    let issued = Issued { agent_uid: "uid-1", epoch: 3, capabilities: &whole, audience: "https://a" };
-    let ended = |agent: &RegisteredAgent| still_stands(agent, &Catalogue::default(), &issued).err().map(|d| d.reason);
+    let whole = [world::granted("a.b")];
+    let chain = allowed(decided(&agent, &ask(Some(&["a.b"]), None), 2000)).chain().clone();
+    let issued = Issued { jti: "j", chain: &chain, grants: Grants::Capabilities(&whole), audience: "https://a" };
+    let ended = |agent: &RegisteredAgent| stands(&issued, &World::of(&[agent]).view(), 1000).err().map(|d| d.reason);
     assert_eq!(ended(&agent), None);
     assert_eq!(ended(&RegisteredAgent { uid: "uid-2".to_owned(), ..agent.clone() }), Some(Reason::Revoked));
     assert_eq!(ended(&RegisteredAgent { epoch: 4, ..agent.clone() }), Some(Reason::Revoked));
@@ -138,7 +124,7 @@ fn an_issued_token_stands_only_while_all_of_it_is_still_held() {
     assert_eq!(ended(&RegisteredAgent { admission: Admission::Unproven, ..agent.clone() }), Some(Reason::AgentNotAdmitted));
     assert_eq!(ended(&RegisteredAgent { admission: Admission::Pending, ..agent.clone() }), None);
     let narrowed = |capabilities: &[&str], audiences: &[&str]| RegisteredAgent {
-        rights: super::tests::agent(capabilities, audiences).rights,
+        rights: world::agent("bot", capabilities, audiences).rights,
         ..agent.clone()
     };
     assert_eq!(ended(&narrowed(&["c.d"], &["https://a"])), Some(Reason::CapabilityNotGranted));
@@ -157,7 +143,7 @@ fn the_resources_of_a_capability_go_with_it() {
     if let Ok(rights) = &mut agent.rights {
         rights.capabilities[1].resources = Some(limit.clone());
     }
-    let permit = allowed(decide(&agent, &Catalogue::default(), &ask(Some(&["c.d"]), None), 2000, 1000));
+    let permit = allowed(decided(&agent, &ask(Some(&["c.d"]), None), 2000));
     assert_eq!(permit.capabilities()[0].resources.as_ref(), Some(&limit));
 }
 
@@ -173,8 +159,8 @@ proptest! {
         let mut agent = agent(&names, &["https://a"]);
         if let Ok(rights) = &mut agent.rights { rights.expiration_seconds = life; }
         let asked_names: Option<Vec<&str>> = asked.as_ref().map(|a| a.iter().map(String::as_str).collect());
-        match decide(&agent, &Catalogue::default(), &ask(asked_names.as_deref(), None), 1000 + left, 1000) {
-            Decision::Allow(permit) => {
+        match decided(&agent, &ask(asked_names.as_deref(), None), 1000 + left) {
+            Ok(permit) => {
                 let granted: Vec<&str> = permit.capabilities().iter().map(|c| c.name.as_str()).collect();
                 let mut unique = granted.clone();
                 unique.sort_unstable();
@@ -186,7 +172,7 @@ proptest! {
                 }
                 prop_assert!(permit.expires_at() > 1000 && permit.expires_at() <= 1000 + left.min(life.into()));
             }
-            Decision::Deny(_) => {
+            Err(_) => {
                 let all_held = asked_names.as_ref().is_none_or(|a| a.iter().all(|n| held.contains(*n)));
                 prop_assert!(held.is_empty() || !all_held || left == 0);
             }

@@ -116,6 +116,12 @@ impl Audience {
         Ok(Self(name.to_owned()))
     }
 
+    /// An agent as the audience, which is never listed by hand: `agent:<namespace>/<name>`.
+    #[must_use]
+    pub fn of_agent(agent: &AgentId) -> Self {
+        Self(agent.to_string())
+    }
+
     /// The audience as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

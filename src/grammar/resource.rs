@@ -67,6 +67,29 @@ impl ResourcePattern {
     }
 }
 
+impl ResourcePattern {
+    /// Whether every resource for which `narrower` stands is one for which this stands. It never says yes wrongly.
+    #[must_use]
+    pub fn covers(&self, narrower: &Self) -> bool {
+        let (Some((kind, wide)), Some((other, narrow))) = (self.0.split_once(':'), narrower.0.split_once(':')) else {
+            return false;
+        };
+        let (mut wide, mut narrow) = (wide.split('/'), narrow.split('/'));
+        if kind != other {
+            return false;
+        }
+        loop {
+            match (wide.next(), narrow.next()) {
+                (None, None) | (Some("**"), Some(_)) => return true,
+                (Some(_), Some("**")) => return false,
+                // A `*` of the narrower one is a character like any other here, which only a `*` of the wider one matches.
+                (Some(wide), Some(narrow)) if segment_matches(wide.as_bytes(), narrow.as_bytes()) => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
 /// Whether `segment` matches `pattern`, where `*` stands for any number of bytes. Linear in both but for their product: it goes back
 /// only to the last `*`.
 fn segment_matches(pattern: &[u8], segment: &[u8]) -> bool {
@@ -184,5 +207,49 @@ mod tests {
         assert!(Resource::parse("invoice:*").is_err() && Resource::parse("invoice:a/../b").is_err());
         let long = format!("x:{}", "*a".repeat(100));
         assert!(!matches(&long, &format!("x:{}", "a".repeat(99))));
+    }
+    #[test]
+    fn a_pattern_covers_one_that_is_nowhere_wider() {
+        let covers = |wide: &str, narrow: &str| {
+            ResourcePattern::parse(wide).expect("a pattern").covers(&ResourcePattern::parse(narrow).expect("a pattern"))
+        };
+        for (wide, narrow) in [
+            ("d:**", "d:a/**"),
+            ("d:**", "d:**"),
+            ("d:a/**", "d:a/*/c"),
+            ("d:a/*", "d:a/b*"),
+            ("d:a/*", "d:a/*"),
+            ("d:*b*", "d:a*b"),
+            ("d:a", "d:a"),
+        ] {
+            assert!(covers(wide, narrow), "{wide} {narrow}");
+        }
+        for (wide, narrow) in [
+            ("d:a/*", "d:a/**"),
+            ("d:*", "d:**"),
+            ("d:a*", "d:*"),
+            ("d:a/**", "d:a"),
+            ("d:a", "e:a"),
+            ("d:a/b", "d:a/*"),
+            ("d:*a", "d:a*"),
+        ] {
+            assert!(!covers(wide, narrow), "{wide} {narrow}");
+        }
+    }
+
+    fn pattern() -> impl proptest::strategy::Strategy<Value = String> {
+        proptest::string::string_regex("d:([ab*]{1,3}/){0,2}(\\*\\*|[ab*]{1,3})").expect("a pattern")
+    }
+
+    proptest::proptest! {
+        /// Whatever a covered pattern matches, the covering one matches too.
+        #[test]
+        fn covering_is_never_wrong(wide in pattern(), narrow in pattern(), resource in "d:([ab]{1,3}/){0,3}[ab]{1,3}") {
+            let (Ok(wide), Ok(narrow)) = (ResourcePattern::parse(&wide), ResourcePattern::parse(&narrow)) else { return Ok(()) };
+            let resource = Resource::parse(&resource).expect("a resource");
+            if wide.covers(&narrow) && narrow.matches(&resource) {
+                proptest::prop_assert!(wide.matches(&resource), "{wide:?} {narrow:?} {resource:?}");
+            }
+        }
     }
 }

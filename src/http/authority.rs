@@ -3,7 +3,7 @@
 use super::error::Refusal;
 use crate::crd::User;
 use crate::grammar::CapabilityName;
-use crate::identity::Caller;
+use crate::identity::{Caller, Holder};
 use crate::jit::Request;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::{Api, PostParams};
@@ -41,23 +41,25 @@ impl Authority {
         Self { client, answers: cache(REMEMBER), approvers: cache(REMEMBER_APPROVER) }
     }
 
-    /// Whether `caller` has the verb `introspect` on `audiences.countersign.dev/<audience>` in its own namespace. Several
-    /// requests for one answer make one question.
+    /// Whether `caller` is a ServiceAccount that has the verb `introspect` on `audiences.countersign.dev/<audience>` in its own namespace.
+    /// Several requests for one answer make one question.
     ///
     /// # Errors
     /// If the API server does not answer.
     pub async fn may_introspect(&self, caller: &Caller, audience: &str) -> Result<bool, Refusal> {
-        let key = (format!("{}/{}", caller.username(), caller.service_account_uid), audience.to_owned());
+        // Whom Kubernetes does not know it cannot have given a right.
+        let Holder::ServiceAccount(account) = &caller.holder else { return Ok(false) };
+        let key = (format!("{}/{}", account.username(), account.uid), audience.to_owned());
         let user = User {
-            username: caller.username(),
-            uid: Some(caller.service_account_uid.to_string()),
+            username: account.username(),
+            uid: Some(account.uid.to_string()),
             groups: vec![
                 "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{}", caller.namespace),
+                format!("system:serviceaccounts:{}", account.namespace),
                 "system:authenticated".to_owned(),
             ],
         };
-        let question = self.ask(user, "introspect", "audiences", audience, &caller.namespace);
+        let question = self.ask(user, "introspect", "audiences", audience, &account.namespace);
         let answer = self.answers.try_get_with(key, question).await;
         answer.map_err(|error| Refusal::unavailable("authorizer_unavailable", error.as_str()))
     }

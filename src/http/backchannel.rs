@@ -3,6 +3,7 @@
 
 use super::caller::{check_client_id, identify, no_authorization_header, required_client_assertion};
 use super::error::{CredentialRole, Refusal};
+use super::exchange::{describe_parent, read_parent};
 use super::form::Form;
 use super::poll::seconds;
 use super::polls::INTERVAL;
@@ -13,7 +14,7 @@ use crate::agent::{EXPIRATION_MAX, RegisteredAgent};
 use crate::audit::{Outcome, Record};
 use crate::controller::jit_request::describe;
 use crate::controller::writing;
-use crate::crd::{AgentReference, JitRequest, JitRequestSpec};
+use crate::crd::{AgentReference, ChainLink, JitRequest, JitRequestSpec, Lineage, OnBehalfOf, UserReference};
 use crate::decision::may_request;
 use crate::grammar::{Audience, CapabilityName, Resource};
 use crate::jit::{DECIDE_SECONDS, DECIDE_SECONDS_MAX, OPEN_MAX, Request as Approval, RequestId};
@@ -70,7 +71,7 @@ async fn file(app: &App, request: Request<Body>, record: &mut Record) -> Result<
     let now = now_if_fresh(app)?;
     let (agent, _) = identify(app, credential, now, record).await?;
     check_client_id(form.get("client_id")?, &agent, CredentialRole::CLIENT)?;
-    hint(&form, &agent)?;
+    let behalf = hint(app, &form, &agent, now, record).await?;
     let ask = Ask::parse(&form, &agent, key)?;
     record.text("capability", ask.operation.capability.as_str()).text("audience", ask.operation.audience.as_str());
     if let Some(resource) = &ask.operation.resource {
@@ -85,7 +86,7 @@ async fn file(app: &App, request: Request<Body>, record: &mut Record) -> Result<
         let detail = "the admission policies are not in force: no approval would be honoured";
         return Err(Refusal::unavailable("policies_not_in_force", detail));
     }
-    let filed = create(app, &agent, &ask, max_expiration, now).await?;
+    let filed = create(app, &agent, &ask, behalf, max_expiration, now).await?;
     describe(record, &filed);
     record.conclude(Outcome::Allow, "filed");
     let decide_by = filed.question.as_ref().map_or(0, |question| question.decide_by);
@@ -97,18 +98,66 @@ async fn file(app: &App, request: Request<Body>, record: &mut Record) -> Result<
     })
 }
 
-/// Exactly one hint says on whose behalf the agent asks (CIBA Core section 7.1); for now that is itself.
-fn hint(form: &Form, agent: &RegisteredAgent) -> Result<(), Refusal> {
-    if form.raw("login_hint_token").is_some() || form.raw("id_token_hint").is_some() {
-        let description = "an agent asks on its own behalf only, with login_hint: delegation is not available";
+/// Exactly one hint says on whose behalf the agent asks (CIBA Core section 7.1): its own, or that of whoever called it, by the access
+/// token of ours with which it was called.
+async fn hint(
+    app: &App,
+    form: &Form,
+    agent: &RegisteredAgent,
+    now: u64,
+    record: &mut Record,
+) -> Result<Option<OnBehalfOf>, Refusal> {
+    if form.raw("id_token_hint").is_some() {
+        let description = "id_token_hint is not accepted: exchange the ID token, and be called with a token, or ask for yourself";
         return Err(Refusal::new("invalid_request", "hint_unsupported", description));
     }
-    let hint = form.require("login_hint")?;
-    if hint != agent.id.to_string() {
-        let description = format!("login_hint must be the client itself, {}", agent.id);
-        return Err(Refusal::new("unknown_user_id", "hint_not_client", description));
+    match (form.get("login_hint")?, form.get("login_hint_token")?) {
+        (Some(hint), None) if hint == agent.id.to_string() => Ok(None),
+        (Some(_), None) => {
+            let description = format!("login_hint must be the client itself, {}", agent.id);
+            Err(Refusal::new("unknown_user_id", "hint_not_client", description))
+        }
+        (None, Some(token)) => called(app, token, agent, now, record).await.map(Some),
+        _ => {
+            let description = "exactly one of login_hint and login_hint_token must say on whose behalf the agent asks";
+            Err(Refusal::malformed(description))
+        }
     }
-    Ok(())
+}
+
+/// On whose behalf the agent was called with `token`, which must be one that it could exchange.
+async fn called(app: &App, token: &str, agent: &RegisteredAgent, now: u64, record: &mut Record) -> Result<OnBehalfOf, Refusal> {
+    let Some(parent) = read_parent(app, token, now).await? else {
+        let description =
+            "login_hint_token is not an access token of this service with which an agent was called, or it has expired";
+        return Err(Refusal::new("expired_login_hint_token", "hint_token_refused", description));
+    };
+    describe_parent(record, &parent, agent);
+    let view = app.snapshot.view();
+    let view = view.as_view();
+    parent.admits(agent, &app.issuer, &view, now).map_err(|denial| CredentialRole::SUBJECT.denied(denial))?;
+    let chain = &parent.chain;
+    // As the API server knows the user: who may not approve is said in its words.
+    let user = chain.user().map(|user| {
+        let rules = view.issuers.look_up(&user.issuer.name).and_then(|issuer| issuer.rules.as_ref().ok());
+        rules.map_or_else(|| user.name.clone(), |rules| rules.kubernetes_name(&user.name))
+    });
+    let ancestors = chain.ancestors().iter().cloned().chain([parent.jti.clone()]).collect();
+    Ok(OnBehalfOf {
+        user,
+        chain: chain.links().iter().map(|link| link.agent.to_string()).collect(),
+        lineage: Some(Lineage {
+            user: chain.user().map(|user| UserReference {
+                name: user.name.clone(),
+                issuer: user.issuer.name.clone(),
+                issuer_uid: user.issuer.uid.clone(),
+                epoch: user.epoch,
+            }),
+            links: chain.links().iter().map(|link| ChainLink { uid: link.uid.clone(), epoch: link.epoch }).collect(),
+            transaction: chain.txn().to_owned(),
+            ancestors,
+        }),
+    })
 }
 
 impl Ask {
@@ -205,7 +254,7 @@ fn target(in_details: Option<String>, parameter: Option<String>, agent: &Registe
         return Audience::parse(&named).map_err(|error| refuse(&error.to_string()));
     }
     match agent.rights.as_ref().map(|rights| rights.audiences.as_slice()) {
-        Ok([only]) => Ok(only.clone()),
+        Ok([only]) => Ok(only.name.clone()),
         _ => Err(refuse("the agent does not have exactly one audience: name the one that the token will be for")),
     }
 }
@@ -257,7 +306,14 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 /// Creates the request. Its name is made from the agent's uid and the idempotency key, so that creating it is the compare-and-swap.
-async fn create(app: &App, agent: &RegisteredAgent, ask: &Ask, max_expiration: u32, now: u64) -> Result<Arc<Approval>, Refusal> {
+async fn create(
+    app: &App,
+    agent: &RegisteredAgent,
+    ask: &Ask,
+    behalf: Option<OnBehalfOf>,
+    max_expiration: u32,
+    now: u64,
+) -> Result<Arc<Approval>, Refusal> {
     let random = || new_id().map_err(|e| Refusal::unavailable("name_unmakeable", e.to_string()));
     let key = ask.key.clone().map_or_else(random, Ok)?;
     let name = name(agent, &key);
@@ -266,7 +322,7 @@ async fn create(app: &App, agent: &RegisteredAgent, ask: &Ask, max_expiration: u
     let open = {
         let requests = app.snapshot.requests();
         if let Some(known) = requests.named(&id) {
-            return same(known, agent, ask);
+            return same(known, agent, ask, behalf.as_ref());
         }
         requests.open_of_agent(agent.id.namespace(), agent.id.name(), |r| r.requester() == Some(&app.own))
     };
@@ -278,7 +334,7 @@ async fn create(app: &App, agent: &RegisteredAgent, ask: &Ask, max_expiration: u
     let spec = JitRequestSpec {
         agent: AgentReference { name: agent.id.name().to_owned(), uid: Some(agent.uid.clone()) },
         operation: ask.operation.to_spec(),
-        on_behalf_of: None,
+        on_behalf_of: behalf.clone(),
         justification: ask.justification.clone(),
         expiration_seconds: ask.expiration_seconds.unwrap_or(max_expiration).min(EXPIRATION_MAX),
         decide_by: Some(decide_by.map_err(|e| Refusal::unavailable("time_unusable", e.to_string()))?.to_string()),
@@ -291,17 +347,20 @@ async fn create(app: &App, agent: &RegisteredAgent, ask: &Ask, max_expiration: u
         Ok(stored) => taken_in(app, stored).ok_or_else(unreadable),
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
             let stored = api.get(&name).await.map_err(unwritable)?;
-            same(taken_in(app, stored).ok_or_else(unreadable)?, agent, ask)
+            same(taken_in(app, stored).ok_or_else(unreadable)?, agent, ask, behalf.as_ref())
         }
         Err(error) => Err(unwritable(error)),
     }
 }
 
 /// The request that an earlier call with the same key has filed, if it asked the same.
-fn same(known: Arc<Approval>, agent: &RegisteredAgent, ask: &Ask) -> Result<Arc<Approval>, Refusal> {
+fn same(known: Arc<Approval>, agent: &RegisteredAgent, ask: &Ask, behalf: Option<&OnBehalfOf>) -> Result<Arc<Approval>, Refusal> {
     let life = ask.expiration_seconds.is_none_or(|seconds| seconds == known.spec.expiration_seconds);
     let operation = known.question.as_ref().is_ok_and(|question| question.operation == ask.operation);
-    if known.spec.agent.uid.as_deref() == Some(&agent.uid) && operation && life {
+    // The agent may have been called again meanwhile, with another token of the same chain.
+    let txn = |behalf: &OnBehalfOf| behalf.lineage.as_ref().map(|lineage| lineage.transaction.clone());
+    let called = known.spec.on_behalf_of.as_ref().map(txn) == behalf.map(txn);
+    if known.spec.agent.uid.as_deref() == Some(&agent.uid) && operation && life && called {
         return Ok(known);
     }
     Err(Refusal::malformed("this Idempotency-Key was used before, for another operation: use a new one"))

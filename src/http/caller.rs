@@ -1,4 +1,4 @@
-//! Who calls: an agent that proves itself with a pod's ServiceAccount token, or a resource server with one of its own.
+//! Who calls: an agent with any of its credentials, or a resource server with its ServiceAccount token.
 
 use super::App;
 use super::error::{CredentialRole, Refusal};
@@ -6,13 +6,15 @@ use super::form::Form;
 use crate::agent::{Admission, RegisteredAgent};
 use crate::audit::Record;
 use crate::decision::{Denial, Reason};
-use crate::identity::Caller;
+use crate::identity::{Accepts, Caller, Holder};
 use axum::http::{HeaderMap, header};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// `client_assertion_type` (RFC 7523 section 2.2).
 pub(super) const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// The same for a JWT-SVID (draft-ietf-oauth-spiffe-client-auth). What is presented says itself what it is.
+const SPIFFE_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe";
 
 /// How long a request waits for the controller to judge a generation that was written a moment ago.
 const JUDGEMENT_PATIENCE: Duration = Duration::from_secs(2);
@@ -30,8 +32,8 @@ pub(super) struct Presented<'a> {
 pub(super) fn client_assertion(form: &Form) -> Result<Option<Presented<'_>>, Refusal> {
     let client = match (form.get("client_assertion_type")?, form.get("client_assertion")?) {
         (None, None) => None,
-        (Some(ASSERTION_TYPE), Some(token)) => Some(Presented { token, role: CredentialRole::CLIENT }),
-        (Some(ASSERTION_TYPE), None) => return Err(Refusal::malformed("client_assertion is missing")),
+        (Some(ASSERTION_TYPE | SPIFFE_ASSERTION_TYPE), Some(token)) => Some(Presented { token, role: CredentialRole::CLIENT }),
+        (Some(ASSERTION_TYPE | SPIFFE_ASSERTION_TYPE), None) => return Err(Refusal::malformed("client_assertion is missing")),
         (None, Some(_)) => return Err(Refusal::malformed("client_assertion_type is missing")),
         (Some(_), _) => {
             let description = format!("client_assertion_type must be {ASSERTION_TYPE}");
@@ -78,13 +80,38 @@ pub(super) async fn identify(
     now: u64,
     record: &mut Record,
 ) -> Result<(Arc<RegisteredAgent>, Caller), Refusal> {
-    let verified = app.verifier.verify(presented.token, &app.snapshot, now).await;
+    let verified = app.verifier.verify(presented.token, presented.role.accepts, &app.snapshot, now).await;
     let caller = verified.map_err(|error| presented.role.unidentified(&error))?;
     describe_caller(record, &caller);
-    let find = || app.snapshot.agents().owner_of(&caller.namespace, &caller.service_account);
+    let agent = agent_of(app, &caller, presented.role, record).await?;
+    Ok((agent, caller))
+}
+
+/// Verifies a credential that was verified a while ago again, and finds the agent to which it belongs now.
+pub(super) async fn identify_again(
+    app: &App,
+    presented: Presented<'_>,
+    caller: &Caller,
+    now: u64,
+    record: &mut Record,
+) -> Result<(Arc<RegisteredAgent>, Caller), Refusal> {
+    let verified = app.verifier.verify_again(presented.token, caller, &app.snapshot, now).await;
+    let caller = verified.map_err(|error| presented.role.unidentified(&error))?;
+    let agent = agent_of(app, &caller, presented.role, record).await?;
+    Ok((agent, caller))
+}
+
+/// The agent to which the credential of a caller belongs.
+async fn agent_of(
+    app: &App,
+    caller: &Caller,
+    role: CredentialRole,
+    record: &mut Record,
+) -> Result<Arc<RegisteredAgent>, Refusal> {
+    let find = || caller.agent(&app.snapshot);
     let Some(mut agent) = find() else {
-        let message = format!("no Agent claims {}", caller.username());
-        return Err(presented.role.denied(Denial { reason: Reason::AgentUnknown, message }));
+        let message = format!("no Agent claims {}", caller.describe());
+        return Err(role.denied(Denial { reason: Reason::AgentUnknown, message }));
     };
     if agent.admission == Admission::Pending && !agent.suspended && !agent.deleting {
         let judged = |_: &crate::snapshot::Snapshot| find().filter(|a| a.admission != Admission::Pending);
@@ -96,14 +123,24 @@ pub(super) async fn identify(
         .text("subject", agent.id.to_string())
         .text("agent_uid", agent.uid.as_str())
         .number("agent_generation", u64::try_from(agent.generation).unwrap_or_default());
-    Ok((agent, caller))
+    Ok(agent)
 }
 
 /// Writes into the record who presented the credential.
 pub(super) fn describe_caller(record: &mut Record, caller: &Caller) {
-    record.text("service_account", caller.username()).text("service_account_uid", caller.service_account_uid.to_string());
-    if let Some(pod) = &caller.pod {
-        record.text("pod", pod.name.as_str()).text("pod_uid", pod.uid.to_string());
+    match &caller.holder {
+        Holder::ServiceAccount(account) => {
+            record.text("service_account", account.username()).text("service_account_uid", account.uid.to_string());
+            if let Some(pod) = &account.pod {
+                record.text("pod", pod.name.as_str()).text("pod_uid", pod.uid.to_string());
+            }
+        }
+        Holder::Key(key) => {
+            record.text("key_thumbprint", key.thumbprint.as_str());
+        }
+        Holder::Workload(workload) => {
+            record.text("trusted_issuer", workload.issuer.as_str()).text("federated_subject", workload.subject.as_str());
+        }
     }
     if let Some(id) = &caller.credential_id {
         record.text("credential_id", id.as_str());
@@ -121,7 +158,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
             let unsupported = || {
                 Refusal::unauthenticated(
                     "client_authentication_unsupported",
-                    "the Authorization header must be 'Bearer <ServiceAccount token>'",
+                    "the Authorization header must be 'Bearer <token>', a ServiceAccount token",
                 )
             };
             token.map(|(_, token)| Some(token.to_owned())).ok_or_else(|| unsupported().challenged().closing())
@@ -139,20 +176,21 @@ pub(super) async fn authenticate(
     record: &mut Record,
 ) -> Result<Caller, Refusal> {
     let assertion = form.get("client_assertion")?;
-    let token = match (bearer, assertion) {
-        (Some(token), None) => token,
-        (None, Some(token)) if form.get("client_assertion_type")? == Some(ASSERTION_TYPE) => token,
-        (None, Some(_)) => return Err(Refusal::malformed(format!("client_assertion_type must be {ASSERTION_TYPE}"))),
+    let (token, accepts) = match (bearer, assertion) {
+        (Some(token), None) => (token, Accepts::Tokens),
+        (None, Some(token)) => match form.get("client_assertion_type")? {
+            Some(ASSERTION_TYPE | SPIFFE_ASSERTION_TYPE) => (token, Accepts::Assertions),
+            _ => return Err(Refusal::malformed(format!("client_assertion_type must be {ASSERTION_TYPE}"))),
+        },
         (Some(_), Some(_)) => {
             return Err(Refusal::malformed("authenticate in one way: by the Authorization header or by client_assertion"));
         }
         (None, None) => {
-            let description =
-                "the caller must authenticate with its own ServiceAccount token, as Bearer token or as client_assertion";
+            let description = "the caller must authenticate: with its own ServiceAccount token, as Bearer token or as client_assertion, or an agent with its client_assertion";
             return Err(Refusal::unauthenticated("caller_unauthenticated", description).challenged());
         }
     };
-    match app.verifier.verify(token, &app.snapshot, now).await {
+    match app.verifier.verify(token, accepts, &app.snapshot, now).await {
         Ok(caller) => {
             describe_caller(record, &caller);
             Ok(caller)

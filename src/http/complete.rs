@@ -6,15 +6,15 @@
 use super::caller::{authenticate, bearer};
 use super::error::Refusal;
 use super::form::Form;
-use super::introspect::alive;
+use super::introspect::{alive, describe_token};
 use super::poll::seconds;
 use super::swap::{ATTEMPTS, NEWBORN_PATIENCE, Swapped, live, swap};
-use super::{App, json, now_if_fresh, post};
+use super::{App, json, now_if_fresh, post, read_back};
 use crate::audit::{Outcome, Record};
 use crate::crd::Phase;
 use crate::identity::Caller;
 use crate::jit;
-use crate::token::{AccessClaims, verify};
+use crate::token::AccessClaims;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode};
@@ -35,11 +35,11 @@ async fn handle(app: &App, request: Request<Body>, record: &mut Record) -> Resul
     let form = Form::read(request).await?;
     let now = now_if_fresh(app)?;
     let caller = authenticate(app, bearer.as_deref(), &form, now, record).await?;
-    let claims = verify(form.require("token")?, &app.issuer, &app.keys, now).ok_or_else(|| {
+    let claims = read_back(app, form.require("token")?, now).await?.ok_or_else(|| {
         let description = "token is not an access token of ours, or it has expired";
         Refusal::new("invalid_token", "token_unknown_or_expired", description)
     })?;
-    record.text("subject", claims.sub.as_str()).text("jti", claims.jti.as_str());
+    describe_token(record, &claims);
     if !is_agent_of(app, &caller, &claims) && !app.authority.may_introspect(&caller, &claims.aud).await? {
         let description =
             "only the agent of the token, and a resource server with verb introspect on its audience, may complete it";
@@ -54,8 +54,7 @@ async fn handle(app: &App, request: Request<Body>, record: &mut Record) -> Resul
 
 /// Whether the caller is the very agent to which the token was issued.
 fn is_agent_of(app: &App, caller: &Caller, claims: &AccessClaims) -> bool {
-    let agent = app.snapshot.agents().owner_of(&caller.namespace, &caller.service_account);
-    agent.is_some_and(|agent| agent.uid == claims.agent_uid && agent.id.to_string() == claims.client_id)
+    caller.agent(&app.snapshot).is_some_and(|agent| agent.uid == claims.agent_uid && agent.id.to_string() == claims.client_id)
 }
 
 /// The request of a token for one operation.
@@ -76,7 +75,7 @@ async fn complete(app: &App, mut request: Arc<jit::Request>, claims: &AccessClai
     let mut is_live = false;
     for _ in 0..ATTEMPTS {
         // A dead token completes nothing: whoever acts on a 200 must be able to rely on it.
-        let stands = alive(app, claims);
+        let stands = alive(app, claims, now);
         match (jit::complete(&request, &claims.jti, seconds(now)), stands) {
             (Ok(_), Err(reason)) => return Err(ended(reason)),
             (Ok(change), Ok(())) => match swap(app, &request, change).await? {

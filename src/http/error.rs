@@ -2,7 +2,7 @@
 
 use crate::audit::{Outcome, Record};
 use crate::decision::{Denial, Reason};
-use crate::identity::IdentityError;
+use crate::identity::{Accepts, IdentityError};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -108,15 +108,17 @@ pub struct CredentialRole {
     pub error: &'static str,
     /// The status that goes with it.
     pub status: StatusCode,
+    /// What may be presented in this role.
+    pub accepts: Accepts,
 }
 
 impl CredentialRole {
     /// A client assertion (RFC 7521 section 4.2.1).
-    pub const CLIENT: Self = Self { error: "invalid_client", status: StatusCode::UNAUTHORIZED };
+    pub const CLIENT: Self = Self { error: "invalid_client", status: StatusCode::UNAUTHORIZED, accepts: Accepts::Assertions };
     /// An assertion grant (RFC 7523 section 3.1).
-    pub const GRANT: Self = Self { error: "invalid_grant", status: StatusCode::BAD_REQUEST };
+    pub const GRANT: Self = Self { error: "invalid_grant", status: StatusCode::BAD_REQUEST, accepts: Accepts::Tokens };
     /// A subject token (RFC 8693 section 2.2.2).
-    pub const SUBJECT: Self = Self { error: "invalid_request", status: StatusCode::BAD_REQUEST };
+    pub const SUBJECT: Self = Self { error: "invalid_request", status: StatusCode::BAD_REQUEST, accepts: Accepts::Tokens };
 
     /// The refusal of a credential. One text for every cause: which check failed is in the record, not in the reply.
     fn refusal(self, reason: &'static str, detail: String) -> Refusal {
@@ -147,6 +149,15 @@ impl CredentialRole {
                 Refusal::new("invalid_authorization_details", code, denial.message)
             }
             Reason::AudienceNotAllowed | Reason::AudienceAmbiguous => Refusal::new("invalid_target", code, denial.message),
+            // RFC 8693 section 2.2.2: whatever is wrong with the subject or the actor.
+            Reason::DelegationNotGranted
+            | Reason::UserRevoked
+            | Reason::SubjectNotAddressed
+            | Reason::ActorNotAllowed
+            | Reason::CallerNotAllowed
+            | Reason::ChainCycle
+            | Reason::ChainTooDeep
+            | Reason::ChainEnded => Refusal::new("invalid_request", code, denial.message),
             Reason::AgentPending | Reason::RulePending => Refusal::unavailable(code, denial.message),
             Reason::AgentUnknown
             | Reason::AgentDeleted
@@ -154,6 +165,7 @@ impl CredentialRole {
             | Reason::AgentNotAdmitted
             | Reason::AgentInvalid
             | Reason::Revoked
+            | Reason::ProofEnded
             | Reason::CredentialSpent => self.refusal(code, denial.message),
         }
     }
@@ -161,7 +173,8 @@ impl CredentialRole {
 
 /// What is said of every credential that is not accepted.
 const CREDENTIAL_REFUSED: &str = "the credential was not accepted. It must be the projected ServiceAccount token of a running pod, \
-    requested for this issuer's URL as audience, and the ServiceAccount must belong to an Agent that is Ready \
+    requested for this issuer's URL as audience; or, as client_assertion, an assertion signed with a key of the Agent, for this issuer's URL \
+    as its only audience, of at most 60 s, used once; or a token of a TrustedIssuer that is Ready. It must belong to an Agent that is Ready \
     (kubectl get agents). The audit record with the X-Request-Id of this reply names the rule";
 
 impl IntoResponse for Refusal {

@@ -111,7 +111,13 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Decodes a name or value. What is not UTF-8 is refused, not repaired, and so are control characters other than `allowed`.
-fn decode(text: &[u8], allowed: &[char]) -> Result<String, Refusal> {
+pub(super) fn decode(text: &[u8], allowed: &[char]) -> Result<String, Refusal> {
+    // Most of what is sent, every token among it, needs none.
+    if text.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'%' | b'+'))
+        && let Ok(plain) = std::str::from_utf8(text)
+    {
+        return Ok(plain.to_owned());
+    }
     let valid_escape = |rest: &[u8]| matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     let broken = text.iter().enumerate().any(|(i, b)| *b == b'%' && !valid_escape(text.get(i + 1..).unwrap_or_default()));
     if broken {

@@ -6,11 +6,14 @@
 use super::caller::{authenticate, bearer};
 use super::error::Refusal;
 use super::form::Form;
-use super::{App, json, now_if_fresh, post};
+use super::{App, json, now_if_fresh, post, read_back};
 use crate::audit::{Outcome, Record};
+use crate::chain::Chain;
 use crate::crd::Phase;
-use crate::decision::{Issued, operation_stands, still_stands};
-use crate::token::{AccessClaims, ApprovedOperation, verify};
+use crate::decision::{Grants, Issued, stands};
+use crate::grammar::AgentId;
+use crate::identity::Caller;
+use crate::token::{AccessClaims, ApprovedOperation};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Request;
@@ -22,7 +25,7 @@ use std::sync::Arc;
 struct Active<'a> {
     active: bool,
     token_type: &'static str,
-    /// The agent is the client and the user of its own token.
+    /// On whose behalf: a user, or the agent that began.
     username: &'a str,
     #[serde(flatten)]
     claims: &'a AccessClaims,
@@ -45,14 +48,14 @@ async fn introspect(app: &App, request: Request<Body>, record: &mut Record) -> R
     let token = form.require("token")?;
     // RFC 7662 section 2.1: the hint may be wrong, so it is not used; there is one kind of token.
     form.get("token_type_hint")?;
-    let verdict = match verify(token, &app.issuer, &app.keys, now) {
+    let verdict = match read_back(app, token, now).await? {
         None => Err("token_unknown_or_expired"),
-        Some(claims) if !app.authority.may_introspect(&caller, &claims.aud).await? => Err("caller_may_not_introspect"),
-        Some(claims) => alive(app, &claims).map(|()| claims),
+        Some(claims) if !may_introspect(app, &caller, &claims).await? => Err("caller_may_not_introspect"),
+        Some(claims) => alive(app, &claims, now).map(|()| claims),
     };
     match verdict {
         Ok(claims) => {
-            record.text("subject", claims.sub.as_str()).text("audience", claims.aud.as_str()).text("jti", claims.jti.as_str());
+            describe_token(record, &claims);
             record.conclude(Outcome::Allow, "active");
             json(&Active { active: true, token_type: "Bearer", username: &claims.sub, claims: &claims })
         }
@@ -63,28 +66,51 @@ async fn introspect(app: &App, request: Request<Body>, record: &mut Record) -> R
     }
 }
 
-/// Whether every agent on which the token depends still stands where it stood, and still holds what the token says; and if the token is
-/// for one operation, whether that is still to be done.
-pub(super) fn alive(app: &App, claims: &AccessClaims) -> Result<(), &'static str> {
-    let (Some(id), [link]) = (claims.agent(), claims.links.as_slice()) else { return Err("token_malformed") };
-    if link.agent_uid != claims.agent_uid || link.sub != claims.sub {
-        return Err("token_malformed");
+/// Whether the caller is whom the token is for: a resource server that may introspect its audience, or the agent that is.
+async fn may_introspect(app: &App, caller: &Caller, claims: &AccessClaims) -> Result<bool, Refusal> {
+    match AgentId::parse(&claims.aud) {
+        Ok(audience) => Ok(caller.agent(&app.snapshot).is_some_and(|agent| agent.id == audience)),
+        Err(_) => app.authority.may_introspect(caller, &claims.aud).await,
     }
-    let agent = app.snapshot.agent(&id).ok_or("agent_unknown")?;
-    let catalogue = app.snapshot.catalogue();
-    let stands = match claims.operation().map_err(|_| "token_malformed")? {
+}
+
+/// Writes into a record what a token of ours says.
+pub(super) fn describe_token(record: &mut Record, claims: &AccessClaims) {
+    record.text("subject", claims.client_id.as_str()).text("audience", claims.aud.as_str()).text("jti", claims.jti.as_str());
+    if let Some(chain) = claims.chain() {
+        describe_chain(record, &chain);
+    }
+}
+
+/// Writes into a record on whose behalf and through whom.
+pub(super) fn describe_chain(record: &mut Record, chain: &Chain) {
+    if let Some(user) = chain.user() {
+        record.text("user", user.to_string()).text("trusted_issuer", user.issuer.name.as_str());
+    }
+    record.text("chain", chain.subjects()).text("txn", chain.txn());
+    if let Some(parent) = chain.ancestors().last() {
+        record.text("parent_jti", parent.as_str()).text("ancestors", chain.ancestors().join(" "));
+    }
+}
+
+/// Whether everybody on whom the token depends still stands where they stood, and still holds what the token says; and if the token is
+/// for one operation, whether that is still to be done.
+pub(super) fn alive(app: &App, claims: &AccessClaims, now: u64) -> Result<(), &'static str> {
+    let chain = claims.chain().ok_or("token_malformed")?;
+    let approved = claims.operation().map_err(|_| "token_malformed")?;
+    let capabilities;
+    let grants = match &approved {
         Some(approved) => {
-            to_be_done(app, claims, &approved)?;
-            operation_stands(&agent, &catalogue, &link.agent_uid, link.epoch, &approved.operation)
+            to_be_done(app, claims, approved)?;
+            Grants::Operation(&approved.operation)
         }
         None => {
-            let capabilities = claims.capabilities().ok_or("token_malformed")?;
-            let (agent_uid, audience) = (&link.agent_uid, &claims.aud);
-            let issued = Issued { agent_uid, epoch: link.epoch, capabilities: &capabilities, audience };
-            still_stands(&agent, &catalogue, &issued)
+            capabilities = claims.capabilities().ok_or("token_malformed")?;
+            Grants::Capabilities(&capabilities)
         }
     };
-    stands.map_err(|denial| denial.reason.code())
+    let issued = Issued { jti: &claims.jti, chain: &chain, grants, audience: &claims.aud };
+    stands(&issued, &app.snapshot.view().as_view(), now).map_err(|denial| denial.reason.code())
 }
 
 /// Whether the request of an approved operation is there, and this its one token, not yet completed or ended in another way.

@@ -4,6 +4,7 @@
 use super::App;
 use super::poll::CIBA;
 use super::token::{CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE};
+use crate::crd::SigningAlgorithm;
 use crate::token::OPERATION_DETAILS;
 use axum::Json;
 use axum::extract::State;
@@ -12,8 +13,9 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Algorithms of client assertions: those with which API servers sign ServiceAccount tokens.
-const ASSERTION_ALGORITHMS: [&str; 5] = ["RS256", "RS384", "RS512", "ES256", "ES384"];
+/// Algorithms of client assertions: those of agents' own keys under both names (RFC 8037 and RFC 9864), and those with which API servers
+/// and other issuers sign tokens.
+const ASSERTION_ALGORITHMS: [&str; 7] = ["EdDSA", "Ed25519", "RS256", "RS384", "RS512", "ES256", "ES384"];
 
 /// The metadata of RFC 8414, also served as OpenID discovery for clients that know only that.
 pub(super) async fn document(State(app): State<Arc<App>>) -> Json<Value> {
@@ -30,6 +32,8 @@ pub(super) async fn document(State(app): State<Arc<App>>) -> Json<Value> {
         "authorization_details_types_supported": [OPERATION_DETAILS],
         // Ours: where an approved operation is reported as done.
         "countersign_completion_endpoint": at("/jit/complete"),
+        // Ours: what verifiers that work offline have to know.
+        "countersign_revocations_endpoint": at("/revocations"),
         "grant_types_supported": [CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE, CIBA],
         "token_endpoint_auth_methods_supported": ["private_key_jwt", "none"],
         "token_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
@@ -41,15 +45,17 @@ pub(super) async fn document(State(app): State<Arc<App>>) -> Json<Value> {
         "response_types_supported": ["none"],
         // OpenID Discovery requires these; no ID token is issued.
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["EdDSA"],
+        "id_token_signing_alg_values_supported": SigningAlgorithm::ALL.map(SigningAlgorithm::as_str),
     }))
 }
 
 /// The public keys (RFC 7517).
 pub(super) async fn jwks(State(app): State<Arc<App>>) -> Response {
-    let mut response = Json(app.keys.jwks()).into_response();
+    let mut response = Json(app.keys.current().jwks()).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    if let Ok(value) = HeaderValue::from_str(&format!("public, max-age={}", app.keys_max_age)) {
+        headers.insert(header::CACHE_CONTROL, value);
+    }
     response
 }

@@ -1,34 +1,43 @@
 //! The token service: one file per group of endpoints.
 
+mod audit;
 mod authority;
 mod backchannel;
 mod caller;
 mod complete;
 mod error;
+mod exchange;
 mod form;
 mod introspect;
 mod metadata;
 mod poll;
 mod polls;
 mod probes;
+mod prompt;
+mod revocations;
 mod revoke;
 pub mod server;
 mod swap;
 mod token;
 
+pub use audit::READERS_MAX;
 pub use authority::Authority;
 pub use polls::Polls;
 pub use probes::router as probes;
+pub use revocations::Feed;
 
+use crate::audit::flood::Floodgate;
 use crate::audit::{Outcome, Record, Recorder};
+use crate::controller::credentials::SigningKeys;
 use crate::controller::policies::Policies;
 use crate::crd::User;
 use crate::identity::Verifier;
 use crate::jit::EvidenceKey;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
+use crate::store::Store;
 use crate::time::Clock;
-use crate::token::KeyRing;
+use crate::token::{AccessClaims, NotOurs, verify};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -58,10 +67,16 @@ pub struct App {
     pub snapshot: Arc<Snapshot>,
     /// Verifies credentials.
     pub verifier: Verifier,
-    /// Signs tokens.
-    pub keys: KeyRing,
+    /// Sign tokens.
+    pub keys: Arc<SigningKeys>,
+    /// For how long others may keep the published keys, in seconds.
+    pub keys_max_age: u64,
     /// Writes records.
     pub recorder: Recorder,
+    /// Writes those of refused strangers.
+    pub floodgate: Floodgate,
+    /// Knows which assertions were consumed.
+    pub store: Store,
     /// Asks the API server who may introspect, and who may still approve.
     pub authority: Authority,
     /// The API server, for requests for approval.
@@ -74,6 +89,8 @@ pub struct App {
     pub evidence: EvidenceKey,
     /// Who we are to the API server.
     pub own: User,
+    /// What is alive, for verifiers that work offline.
+    pub feed: Arc<Feed>,
     /// Who waits for a decision, and how often they ask.
     pub polls: Arc<Polls>,
     /// Says true when the process is to end: nobody is kept waiting then.
@@ -84,6 +101,8 @@ pub struct App {
     pub clock: Clock,
     /// How many requests are worked on at once.
     pub in_flight: Semaphore,
+    /// How many may read the ledger at once.
+    pub readers: Semaphore,
 }
 
 impl std::fmt::Debug for App {
@@ -100,7 +119,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/oauth2/bc-authorize", any(backchannel::endpoint))
         .route("/oauth2/revoke", any(revoke::endpoint))
         .route("/jit/complete", any(complete::endpoint))
+        .route("/audit/v1/{what}", any(audit::endpoint))
         .route("/oauth2/jwks", get(metadata::jwks))
+        .route("/revocations", get(revocations::endpoint))
         .route("/.well-known/oauth-authorization-server", get(metadata::document))
         .route("/.well-known/openid-configuration", get(metadata::document))
         .route("/healthz", get(probes::healthz))
@@ -167,7 +188,11 @@ async fn finish(app: &App, mut record: Record, result: Result<Response, Refusal>
     if let Err(refusal) = &result {
         refusal.conclude(&mut record);
     }
-    let recorded = app.recorder.write(&record).await;
+    let recorded = if record.conclusion().0 == Outcome::Deny && record.is_of_stranger() {
+        app.floodgate.write(&record).await
+    } else {
+        app.recorder.write(&record).await
+    };
     let (outcome, reason) = record.conclusion();
     app.metrics.outcome(record.event(), outcome, reason);
     let mut response = match (recorded, result) {
@@ -198,6 +223,24 @@ fn json(value: &impl serde::Serialize) -> Result<Response, Refusal> {
 fn now_if_fresh(app: &App) -> Result<u64, Refusal> {
     app.snapshot.freshness.check(Instant::now()).map_err(|stale| Refusal::unavailable("view_stale", stale.to_string()))?;
     Ok(app.clock.seconds())
+}
+
+/// The claims of a token of ours that is alive. One that another replica has signed with a key that we have not seen yet is not taken
+/// for dead.
+///
+/// # Errors
+/// If nobody can tell.
+async fn read_back(app: &App, token: &str, now: u64) -> Result<Option<AccessClaims>, Refusal> {
+    let read = || verify(token, &app.issuer, &app.keys.current(), now);
+    match read() {
+        Err(NotOurs::KeyUnknown(kid)) => Ok(if knows(app, &kid).await? { read().ok() } else { None }),
+        read => Ok(read.ok()),
+    }
+}
+
+/// Whether there is a key `kid`, by now at the latest.
+async fn knows(app: &App, kid: &str) -> Result<bool, Refusal> {
+    app.keys.knows(kid).await.map_err(|unread| Refusal::unavailable("keys_unreadable", unread.to_string()))
 }
 
 async fn wrong_method(State(app): State<Arc<App>>, request: Request<Body>) -> Response {

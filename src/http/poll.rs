@@ -4,13 +4,13 @@
 //! Turning an approval into a token is one write of the request's status over the version that was looked at. Who loses that race
 //! gets, within a few seconds, the same token as who won, and never another.
 
-use super::caller::{Presented, check_client_id, identify, no_authorization_header, required_client_assertion};
+use super::caller::{Presented, check_client_id, identify, identify_again, no_authorization_header, required_client_assertion};
 use super::error::{CredentialRole, Refusal};
 use super::form::Form;
 use super::polls::{TooSoon, Turn};
 use super::swap::{ATTEMPTS, NEWBORN_PATIENCE, Swapped, swap};
 use super::token::{audience, capabilities, reply};
-use super::{App, REQUEST_WITHIN, finish, now_if_fresh};
+use super::{App, REQUEST_WITHIN, finish, knows, now_if_fresh};
 use crate::agent::RegisteredAgent;
 use crate::audit::Record;
 use crate::controller::jit_request::describe;
@@ -31,6 +31,7 @@ const HOLD: Duration = Duration::from_secs(25);
 /// A poll: who asks about which request.
 pub(super) struct Poll {
     credential: String,
+    caller: Caller,
     uid: String,
     /// Whose turn it is, if nobody has decided yet.
     turn: Option<Turn>,
@@ -44,7 +45,7 @@ pub(super) async fn begin(app: &Arc<App>, headers: &HeaderMap, form: &Form, reco
     let credential = required_client_assertion(form)?;
     let uid = form.require("auth_req_id")?;
     let now = now_if_fresh(app)?;
-    let (agent, _) = identify(app, credential, now, record).await?;
+    let (agent, caller) = identify(app, credential, now, record).await?;
     check_client_id(form.get("client_id")?, &agent, CredentialRole::CLIENT)?;
     let request = app.snapshot.wait_for_request(NEWBORN_PATIENCE, |s| s.request(uid)).await;
     let request = request.filter(|request| is_of(request, &agent)).ok_or_else(unknown)?;
@@ -62,7 +63,7 @@ pub(super) async fn begin(app: &Arc<App>, headers: &HeaderMap, form: &Form, reco
     // No longer than the question stands, also if nobody gets to write that it has expired.
     let stands = request.question.as_ref().map_or(0, |question| question.decide_by.saturating_sub(seconds(now)));
     let hold = hold(headers).min(Duration::from_secs(u64::try_from(stands).unwrap_or(0)));
-    Ok(Poll { credential: credential.token.to_owned(), uid: uid.to_owned(), turn, hold })
+    Ok(Poll { credential: credential.token.to_owned(), caller, uid: uid.to_owned(), turn, hold })
 }
 
 /// How long the client is willing to wait (RFC 7240 section 4.3), at most [`HOLD`].
@@ -141,15 +142,16 @@ async fn conclude(app: &App, poll: &Poll, record: &mut Record) -> Result<Respons
     let now = now_if_fresh(app)?;
     let credential = Presented { token: &poll.credential, role: CredentialRole::CLIENT };
     // The record has it from the first time.
-    let (agent, caller) = identify(app, credential, now, &mut record.clone()).await?;
+    let (agent, caller) = identify_again(app, credential, &poll.caller, now, &mut record.clone()).await?;
     let request = app.snapshot.request(&poll.uid).filter(|request| is_of(request, &agent)).ok_or_else(unknown)?;
     let (request, redemption) = redemption(app, request, &agent, &caller, now).await?;
     record.text("approved_by", approvers(&request).map(|by| by.username.as_str()).collect::<Vec<_>>().join(" "));
-    let status = &request.status;
-    let (Some(jti), true) = (status.jti.clone(), status.key_id.as_deref() == Some(app.keys.kid())) else {
+    // Another replica may have fixed it, with a key that has come to us since. One that was taken away signs nothing any more.
+    let known = knows(app, &redemption.key_id).await?;
+    let (Some(jti), true) = (request.status.jti.clone(), known) else {
         return Err(spent("the key that signed the token is not in use any more"));
     };
-    let decision = permit_operation(&agent, &app.snapshot.catalogue(), &redemption, now);
+    let decision = permit_operation(&agent, &app.snapshot.view().as_view(), &redemption, now);
     match decision {
         Decision::Allow(permit) => reply(app, &permit, jti, None, now, record),
         Decision::Deny(denial) => Err(denied(denial)),
@@ -177,7 +179,7 @@ async fn redemption(
         let current = Arc::clone(&request);
         match claim(&current, &app.evidence, seconds(now)) {
             Err(refused) => return Err(refusal(refused, &current)),
-            Ok(Claim::Again(redemption)) => return Ok((current, redemption)),
+            Ok(Claim::Again(redemption)) => return Ok((current, *redemption)),
             Ok(Claim::Redeemable(approval)) => {
                 if !app.policies.in_force() {
                     let detail = "the admission policies are not in force: nobody can tell who approved what";
@@ -191,8 +193,10 @@ async fn redemption(
                     }
                 }
                 let jti = new_id().map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
-                let token = NewToken { jti, key_id: app.keys.kid().to_owned(), credential_expires_at: caller.expires_at };
-                let redeemed = redeem(&approval, agent, &app.snapshot.catalogue(), &app.evidence, token, seconds(now));
+                let signers = app.keys.current().signers(now);
+                let signers = signers.map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
+                let token = NewToken { jti, signers, credential_expires_at: caller.expires_at() };
+                let redeemed = redeem(&approval, agent, &app.snapshot.view().as_view(), &app.evidence, token, seconds(now));
                 let (change, redemption) = redeemed.map_err(denied)?;
                 match swap(app, &current, change).await? {
                     Swapped::Done(stored) => return Ok((stored, redemption)),

@@ -19,11 +19,15 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The view of the cluster is current, or which part of it is not.
+/// The view of the cluster is current, or why it is not. A database that cannot be reached is said too, but makes no replica unready: it
+/// is the same for all of them, and a Service without any serves neither our keys nor the many requests that need no database.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
-    match app.snapshot.freshness.check(Instant::now()) {
+    if let Err(stale) = app.snapshot.freshness.check(Instant::now()) {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("{stale}\n")).into_response();
+    }
+    match app.store.check() {
         Ok(()) => "ok\n".into_response(),
-        Err(stale) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stale}\n")).into_response(),
+        Err(error) => format!("ok, but what may be used once is refused: {error}\n").into_response(),
     }
 }
 
@@ -31,6 +35,9 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     app.metrics.observe_view(app.snapshot.freshness.oldest(Instant::now()).and_then(|(_, age)| age));
     app.metrics.observe_record_failures(app.recorder.failures());
+    app.metrics.observe_unwitnessed(app.recorder.uncovered());
+    app.metrics.observe_uncopied(app.recorder.uncopied());
+    app.metrics.observe_store(app.store.check().is_ok());
     match app.metrics.encode() {
         Ok(text) => {
             ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()

@@ -4,6 +4,7 @@
 //! to reset, flood or play with.
 
 use super::ClientAddress;
+use super::prompt::Prompt;
 use axum::Router;
 use axum::extract::Request;
 use hyper::server::conn::http1;
@@ -22,6 +23,8 @@ use tower::ServiceExt as _;
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// How long the head of a request may take, and how long a connection may be idle.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// How long a peer may take nothing of what is written to it.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 /// Most headers of a request.
 const HEADERS_MAX: usize = 64;
 /// Longest head of a request, in bytes. An Authorization header holds a token of up to 8 KiB.
@@ -77,6 +80,7 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
+    let stream = Prompt::new(stream, READ_WITHIN);
     match tls {
         None => speak(stream, peer, router, shutdown).await,
         Some(acceptor) => match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {

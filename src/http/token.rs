@@ -6,12 +6,14 @@
 
 use super::caller::{Presented, check_client_id, client_assertion, identify, no_authorization_header};
 use super::error::{CredentialRole, Refusal};
+use super::exchange::{Exchange, SubjectToken, TYPE_ACCESS_TOKEN};
 use super::form::Form;
+use super::introspect::describe_chain;
 use super::poll::{self, CIBA, Poll};
-use super::{App, begin, bounded, finish, json, now_if_fresh};
+use super::{App, begin, bounded, exchange, finish, json, now_if_fresh};
 use crate::agent::RegisteredAgent;
 use crate::audit::{Outcome, Record};
-use crate::decision::{Ask, Decision, Permit, decide};
+use crate::decision::{Ask, Case, Decision, Permit, Subject, decide};
 use crate::grammar::CapabilityName;
 use crate::identity::Caller;
 use crate::token::{Minted, mint, new_id};
@@ -26,15 +28,14 @@ use std::sync::Arc;
 pub(super) const CLIENT_CREDENTIALS: &str = "client_credentials";
 pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 pub(super) const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
-/// Token types (RFC 8693 section 3).
-const TYPE_JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
-const TYPE_ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 /// A grant request: what proves the agent, a client assertion beside it if there is one, and what is asked.
 #[derive(Debug)]
 struct GrantRequest<'a> {
     credential: Presented<'a>,
     client: Option<Presented<'a>>,
+    /// On whose behalf the agent says to come.
+    subject: SubjectToken<'a>,
     client_id: Option<&'a str>,
     ask: Ask,
     /// Whether the reply names the type of the token (RFC 8693 section 2.2.1).
@@ -90,12 +91,23 @@ async fn issue(app: &App, form: &Form, record: &mut Record) -> Result<Response, 
     let request = GrantRequest::parse(form, record)?;
     let now = now_if_fresh(app)?;
     let (agent, caller) = request.authenticate(app, now, record).await?;
-    let decision = decide(&agent, &app.snapshot.catalogue(), &request.ask, caller.expires_at, now);
+    let subject = request.subject(app, &agent, now, record).await?;
+    let id = || new_id().map_err(|e| Refusal::unavailable("signing_failed", e.to_string()));
+    let (txn, jti) = (id()?, id()?);
+    let case = Case {
+        agent: &agent,
+        proof: caller.proof(),
+        credential_expires_at: caller.expires_at(),
+        subject: &subject,
+        ask: &request.ask,
+        txn,
+        issuer: &app.issuer,
+    };
+    let decision = decide(&case, &app.snapshot.view().as_view(), now);
     let permit = match decision {
         Decision::Allow(permit) => permit,
         Decision::Deny(denial) => return Err(request.credential.role.denied(denial)),
     };
-    let jti = new_id().map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
     reply(app, &permit, jti, request.exchange.then_some(TYPE_ACCESS_TOKEN), now, record)
 }
 
@@ -108,7 +120,8 @@ pub(super) fn reply(
     now: u64,
     record: &mut Record,
 ) -> Result<Response, Refusal> {
-    let minted = mint(permit, &app.issuer, &app.keys, jti).map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
+    let minted =
+        mint(permit, &app.issuer, &app.keys.current(), jti).map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
     describe(record, permit, &minted);
     json(&TokenResponse {
         access_token: minted.token,
@@ -122,10 +135,12 @@ pub(super) fn reply(
 
 /// Writes into the record what is issued: everything but the token.
 fn describe(record: &mut Record, permit: &Permit, minted: &Minted) {
+    describe_chain(record, permit.chain());
     record
         .text("audience", permit.audience().as_str())
         .text("scope", minted.claims.scope.as_str())
         .text("jti", minted.claims.jti.as_str())
+        .text("key_id", minted.kid.as_str())
         .number("issued_at", permit.issued_at())
         .number("expires_at", permit.expires_at())
         .conclude(Outcome::Allow, "granted");
@@ -136,11 +151,13 @@ impl<'a> GrantRequest<'a> {
         let grant = form.require("grant_type")?;
         record.text("grant_type", grant);
         for parameter in ["scope", "audience", "resource"] {
-            for value in form.all(parameter) {
-                record.text(asked_field(parameter), value);
+            let values: Vec<&str> = form.all(parameter).collect();
+            if !values.is_empty() {
+                record.text(asked_field(parameter), values.join(" "));
             }
         }
         let client = client_assertion(form)?;
+        let mut subject = SubjectToken::Itself;
         let (credential, client) = match grant {
             CLIENT_CREDENTIALS => match client {
                 Some(presented) => (presented, None),
@@ -150,7 +167,11 @@ impl<'a> GrantRequest<'a> {
                 }
             },
             JWT_BEARER => (Presented { token: form.require("assertion")?, role: CredentialRole::GRANT }, client),
-            TOKEN_EXCHANGE => (Presented { token: subject_token(form)?, role: CredentialRole::SUBJECT }, client),
+            TOKEN_EXCHANGE => {
+                let exchange = Exchange::parse(form)?;
+                subject = exchange.subject;
+                exchange.credentials(client)?
+            }
             _ => {
                 let description = format!("grant_type must be {CLIENT_CREDENTIALS}, {JWT_BEARER}, {TOKEN_EXCHANGE} or {CIBA}");
                 return Err(Refusal::new("unsupported_grant_type", "grant_type_unsupported", description));
@@ -161,7 +182,16 @@ impl<'a> GrantRequest<'a> {
             return Err(Refusal::new("invalid_authorization_details", "authorization_details_unsupported", description));
         }
         let ask = Ask { capabilities: capabilities(form)?, audience: audience(form)? };
-        Ok(Self { credential, client, client_id: form.get("client_id")?, ask, exchange: grant == TOKEN_EXCHANGE })
+        Ok(Self { credential, client, subject, client_id: form.get("client_id")?, ask, exchange: grant == TOKEN_EXCHANGE })
+    }
+
+    /// On whose behalf the agent comes, verified.
+    async fn subject(&self, app: &App, agent: &RegisteredAgent, now: u64, record: &mut Record) -> Result<Subject, Refusal> {
+        match self.subject {
+            SubjectToken::Itself => Ok(Subject::Itself),
+            SubjectToken::User(token) => exchange::user(app, token, now, record).await,
+            SubjectToken::Access(token) => exchange::parent(app, token, agent, now, record).await,
+        }
     }
 
     /// Who is this? The agent to which the credential belongs, and nobody else's.
@@ -178,23 +208,6 @@ impl<'a> GrantRequest<'a> {
             }
         }
         Ok((agent, caller))
-    }
-}
-
-/// The subject token of an exchange (RFC 8693 section 2.1).
-fn subject_token(form: &Form) -> Result<&str, Refusal> {
-    let token = form.require("subject_token")?;
-    if form.require("subject_token_type")? != TYPE_JWT {
-        return Err(Refusal::malformed(format!("subject_token_type must be {TYPE_JWT} for a ServiceAccount token")));
-    }
-    match (form.raw("actor_token"), form.raw("actor_token_type")) {
-        (None, None) => {}
-        (None, Some(_)) => return Err(Refusal::malformed("actor_token_type is sent without actor_token")),
-        (Some(_), _) => return Err(Refusal::malformed("actor_token is not accepted: delegation is not available")),
-    }
-    match form.get("requested_token_type")? {
-        None | Some(TYPE_ACCESS_TOKEN | TYPE_JWT) => Ok(token),
-        Some(_) => Err(Refusal::malformed(format!("requested_token_type must be {TYPE_ACCESS_TOKEN}"))),
     }
 }
 

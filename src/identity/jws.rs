@@ -1,9 +1,11 @@
 //! A compact JWS (RFC 7515 section 3.1), read strictly before any key is looked at.
 
+use crate::agent_key::AgentKey;
 use crate::json;
+use crate::public_key::PublicKey;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 /// Longest token that is looked at, in bytes.
@@ -21,7 +23,7 @@ pub enum JwsError {
     #[error("the token is no compact JWS of three base64url parts")]
     Shape,
     /// The header is no strict JSON object, or has a member that we do not honour.
-    #[error("the token's header is malformed or has a member that is not accepted (only alg, kid and typ are)")]
+    #[error("the token's header is malformed or has a member that is not accepted (only alg, kid, typ and x5t are)")]
     Header,
     /// `alg` is not one that we verify.
     #[error("the token's algorithm is not accepted")]
@@ -34,13 +36,13 @@ pub enum JwsError {
     Signature,
 }
 
-/// A well-formed token whose signature has not been checked. Nothing in it is true yet: only `kid`, `alg` and `typ`
-/// may be looked at, to find the key.
+/// A well-formed token whose signature has not been checked. Nothing in it is true yet: only `kid`, `alg`, `typ`, and who it says to be
+/// from, may be looked at, to find the key.
 #[derive(Debug)]
 pub struct Unverified<'a> {
     signed: &'a str,
-    signature: &'a str,
-    payload: Vec<u8>,
+    signature: Vec<u8>,
+    claims: Verified,
     /// `alg`, one of those that we verify.
     pub algorithm: Algorithm,
     /// `kid`, if present, at most 128 characters of printable ASCII.
@@ -57,9 +59,9 @@ impl<'a> Unverified<'a> {
     /// Reads `token`.
     ///
     /// # Errors
-    /// A [`JwsError`] if it is not a compact JWS with a header of nothing but `alg`, `kid` and `typ`. So embedded keys
-    /// (`jwk`, `x5c`), key addresses (`jku`, `x5u`), `crit`, `b64`, `zip` and every JWE are refused before anything is
-    /// decoded, fetched or inflated (RFC 8725 sections 3.1, 3.3 and 3.10).
+    /// A [`JwsError`] if it is not a compact JWS with a header of nothing but `alg`, `kid`, `typ` and `x5t`, or its payload is no strict JSON
+    /// object. So embedded keys (`jwk`, `x5c`), key addresses (`jku`, `x5u`), `crit`, `b64`, `zip` and every JWE are refused before
+    /// anything is decoded, fetched or inflated (RFC 8725 sections 3.1, 3.3 and 3.10).
     pub fn parse(token: &'a str) -> Result<Self, JwsError> {
         if token.len() > TOKEN_MAX {
             return Err(JwsError::TooLong);
@@ -74,7 +76,7 @@ impl<'a> Unverified<'a> {
         }
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| JwsError::Shape);
         // The signature must be canonical too: two texts for one signature would be two tokens for one jti.
-        decode(signature)?;
+        let signature = decode(signature)?;
         let members = json::parse_object(&decode(header)?).map_err(|_| JwsError::Header)?;
         let (mut algorithm, mut kid, mut typ) = (None, None, None);
         for (name, value) in members {
@@ -86,39 +88,68 @@ impl<'a> Unverified<'a> {
                     let lower = text.to_ascii_lowercase();
                     typ = Some(lower.strip_prefix("application/").unwrap_or(&lower).to_owned());
                 }
+                // Microsoft's issuers send it. It only repeats which certificate the key has, and nobody looks at it.
+                "x5t" | "x5t#S256" if text.len() <= KID_MAX => {}
                 _ => return Err(JwsError::Header),
             }
         }
+        let algorithm = algorithm.ok_or(JwsError::Header)?;
         let signed = token.get(..header.len() + 1 + payload.len()).ok_or(JwsError::Shape)?;
-        let payload = decode(payload)?;
-        Ok(Self { signed, signature, payload, algorithm: algorithm.ok_or(JwsError::Header)?, kid, typ })
+        let claims = json::parse_object(&decode(payload)?).map(Verified).map_err(|_| JwsError::Payload)?;
+        Ok(Self { signed, signature, claims, algorithm, kid, typ })
     }
 
-    /// Checks the signature with `key`, which was registered for `algorithm` and is used for no other.
+    /// Who the token says to be from (`iss`). It is no more than a claim until a key of that issuer has verified the signature.
+    #[must_use]
+    pub fn claimed_issuer(&self) -> Option<&str> {
+        self.claims.text("iss")
+    }
+
+    /// Of whom the token says to be (`sub`), as little true as its issuer.
+    #[must_use]
+    pub fn claimed_subject(&self) -> Option<&str> {
+        self.claims.text("sub")
+    }
+
+    /// Whether the token says at all who it is from.
+    #[must_use]
+    pub fn names_issuer(&self) -> bool {
+        self.claims.get("iss").is_some()
+    }
+
+    /// Checks the signature with `key`.
     ///
     /// # Errors
-    /// A [`JwsError`] if the token names another algorithm, the signature does not verify, or the payload is no strict JSON object.
-    pub fn verify(self, key: &DecodingKey, algorithm: Algorithm) -> Result<Verified, JwsError> {
-        if self.algorithm != algorithm {
+    /// A [`JwsError`] if the token names another algorithm than that of the key, or the signature does not verify.
+    pub fn verify(self, key: &PublicKey) -> Result<Verified, JwsError> {
+        if self.algorithm != key.algorithm() {
             return Err(JwsError::Algorithm);
         }
-        match jsonwebtoken::crypto::verify(self.signature, self.signed.as_bytes(), key, algorithm) {
-            Ok(true) => self.into_claims(),
-            _ => Err(JwsError::Signature),
-        }
+        if key.verifies(self.signed.as_bytes(), &self.signature) { Ok(self.claims) } else { Err(JwsError::Signature) }
     }
 
-    /// The claims, for a token that somebody else has verified: the API server, by TokenReview.
+    /// Checks the signature with the first of an agent's keys that verifies it, and says which; strictly, so that there is one signature
+    /// for one message and key.
     ///
     /// # Errors
-    /// [`JwsError::Payload`] if the payload is no strict JSON object.
-    pub fn into_claims(self) -> Result<Verified, JwsError> {
-        json::parse_object(&self.payload).map(Verified).map_err(|_| JwsError::Payload)
+    /// As [`Self::verify`].
+    pub fn verify_with_one_of<'k>(self, keys: &[&'k AgentKey]) -> Result<(Verified, &'k AgentKey), JwsError> {
+        if self.algorithm != Algorithm::EdDSA {
+            return Err(JwsError::Algorithm);
+        }
+        let key = keys.iter().find(|key| key.verify(self.signed.as_bytes(), &self.signature)).ok_or(JwsError::Signature)?;
+        Ok((self.claims, key))
+    }
+
+    /// The claims, for a token that somebody else has verified: the API server, by TokenReview; or of which nothing is believed.
+    #[must_use]
+    pub fn into_claims(self) -> Verified {
+        self.claims
     }
 }
 
 /// The algorithms that we verify. `none` and every HMAC are not among them, whatever the case (RFC 8725 section 3.1).
-fn verifiable(alg: &str) -> Option<Algorithm> {
+pub(super) fn verifiable(alg: &str) -> Option<Algorithm> {
     match alg {
         "RS256" => Some(Algorithm::RS256),
         "RS384" => Some(Algorithm::RS384),
@@ -156,6 +187,15 @@ impl Verified {
         &self.0
     }
 
+    /// The claims of a token in a test.
+    #[cfg(test)]
+    pub(crate) fn for_test(claims: Value) -> Self {
+        match claims {
+            Value::Object(members) => Self(members),
+            _ => Self(Map::new()),
+        }
+    }
+
     /// Whether `aud` names `audience`, be it a text or a list of texts (RFC 7519 section 4.1.3).
     #[must_use]
     pub fn is_for(&self, audience: &str) -> bool {
@@ -163,6 +203,16 @@ impl Verified {
             Some(Value::String(one)) => one == audience,
             Some(Value::Array(several)) => several.iter().all(Value::is_string) && several.iter().any(|a| a == audience),
             _ => false,
+        }
+    }
+
+    /// Everything that `aud` names.
+    #[must_use]
+    pub fn audiences(&self) -> Vec<String> {
+        match self.0.get("aud") {
+            Some(Value::String(one)) => vec![one.clone()],
+            Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => Vec::new(),
         }
     }
 }
@@ -179,6 +229,7 @@ mod tests {
     fn a_plain_token_is_read() {
         let token = token(r#"{"alg":"RS256","kid":"k1","typ":"application/AT+JWT"}"#, "{}");
         let unverified = Unverified::parse(&token).expect("well formed");
+        assert!(!unverified.names_issuer() && unverified.claimed_subject().is_none());
         assert_eq!(unverified.kid.as_deref(), Some("k1"));
         assert_eq!(unverified.typ.as_deref(), Some("at+jwt"));
     }
@@ -194,7 +245,10 @@ mod tests {
     }
 
     #[test]
-    fn j4_j5_j6_j13_a_header_has_nothing_but_alg_kid_and_typ() {
+    fn j4_j5_j6_j13_a_header_has_nothing_but_alg_kid_typ_and_x5t() {
+        let entra =
+            token(r#"{"typ":"JWT","alg":"RS256","x5t":"L1KfKFI_jnXbwWc22xZxw1sUHH0","kid":"L1KfKFI_jnXbwWc22xZxw1sUHH0"}"#, "{}");
+        assert!(Unverified::parse(&entra).is_ok());
         let long = format!(r#""kid":"{}""#, "k".repeat(4096));
         for member in [
             r#""jwk":{"kty":"OKP"}"#,
@@ -209,6 +263,8 @@ mod tests {
             r#""kid":"a\u0000b""#,
             r#""kid":"a\r\nb""#,
             r#""kid":"' OR 1=1--""#,
+            r#""x5t":["a"]"#,
+            r#""cty":"JWT""#,
             r#""kid":7"#,
             r#""kid":"""#,
             &long,

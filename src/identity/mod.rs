@@ -1,49 +1,116 @@
 //! A credential in, a verified [`Caller`] out.
+//!
+//! Who a token says to be from decides how it is checked, and nothing else of it is looked at before its signature was verified with a key
+//! of that issuer: this cluster, an agent itself, or a TrustedIssuer.
 
+mod api_server_keys;
+mod assertion;
+mod federation;
+mod fetch;
+mod foreign;
+mod jwks;
 pub mod jws;
-mod keys;
+mod key_cache;
 mod service_account;
 mod token_review;
+mod validity;
+mod verifier;
 
-pub use keys::ApiServerKeys;
-pub use service_account::{CredentialPolicy, PodRef, check_claims};
+pub use api_server_keys::ApiServerKeys;
+pub use federation::{Federation, IssuerKeys};
+pub use foreign::{User, Workload};
+pub use key_cache::{COOLDOWN, Fetched};
+pub use service_account::{CredentialPolicy, PodRef, ServiceAccount, check_claims};
+pub use verifier::{Accepts, Validation, Verifier};
 
+use crate::agent::{Holding, RegisteredAgent};
+use crate::chain::{IssuerRef, Proof, subject_digest};
+use crate::grammar::AgentId;
 use crate::snapshot::Snapshot;
-use jws::{JwsError, Unverified};
+use jws::JwsError;
 use std::sync::Arc;
-use std::time::Duration;
-use uuid::Uuid;
 
-/// How long a token of a pod that the watch has not shown yet may wait for it. A pod can present its token
-/// within milliseconds of its creation.
-const NEWBORN_PATIENCE: Duration = Duration::from_millis(500);
-/// How recently such a token must have been issued, in seconds. An older one belongs to a pod that is gone.
-const NEWBORN_AGE: u64 = 5;
-
-/// A ServiceAccount whose token was verified: who is asking.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Who is asking.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Caller {
-    /// Namespace of the ServiceAccount.
-    pub namespace: String,
-    /// Name of the ServiceAccount.
-    pub service_account: String,
-    /// UID of the ServiceAccount.
-    pub service_account_uid: Uuid,
-    /// The pod to which the token is bound.
-    pub pod: Option<PodRef>,
-    /// When the token was issued, in seconds since the epoch.
-    pub issued_at: u64,
-    /// When it ends, in seconds since the epoch. What is exchanged for it ends no later.
-    pub expires_at: u64,
-    /// The token's `jti`, if it has one: it links our record to the API server's audit log.
+    /// Whose credential it is.
+    pub holder: Holder,
+    /// The credential's `jti`, if it has one: it links our record to that of whoever issued it.
     pub credential_id: Option<String>,
 }
 
+/// Whose credential was verified.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Holder {
+    /// A ServiceAccount of this cluster.
+    ServiceAccount(ServiceAccount),
+    /// An agent with a key of its own.
+    Key(KeyHolder),
+    /// A workload for which another issuer vouches.
+    Workload(Box<Workload>),
+}
+
+/// An agent that signed an assertion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyHolder {
+    /// Which agent.
+    pub agent: AgentId,
+    /// UID of its registration.
+    pub agent_uid: String,
+    /// Thumbprint of the key (RFC 7638).
+    pub thumbprint: String,
+    /// From when on the key counts no more, in seconds since the epoch.
+    pub not_after: Option<u64>,
+}
+
 impl Caller {
-    /// The name by which Kubernetes knows the caller.
+    /// When the credential ends, in seconds since the epoch. What is exchanged for it ends no later. Of a key that is when the key itself
+    /// ends: an assertion only shows that the agent has it.
     #[must_use]
-    pub fn username(&self) -> String {
-        format!("system:serviceaccount:{}:{}", self.namespace, self.service_account)
+    pub fn expires_at(&self) -> u64 {
+        match &self.holder {
+            Holder::ServiceAccount(account) => account.expires_at,
+            Holder::Key(key) => key.not_after.unwrap_or(u64::MAX),
+            Holder::Workload(workload) => workload.expires_at,
+        }
+    }
+
+    /// The agent to which the credential belongs, as it is registered now.
+    #[must_use]
+    pub fn agent(&self, snapshot: &Snapshot) -> Option<Arc<RegisteredAgent>> {
+        let agents = snapshot.agents();
+        match &self.holder {
+            Holder::ServiceAccount(account) => agents.owner_of(&Holding::service_account(&account.namespace, &account.name)),
+            // The agent that was asked for, if the key is (still) its own and nobody else's.
+            Holder::Key(key) => {
+                let owner = agents.owner_of(&Holding::Key(key.thumbprint.clone()));
+                owner.filter(|agent| agent.id == key.agent && agent.uid == key.agent_uid)
+            }
+            Holder::Workload(workload) => agents.proven_by(&workload.issuer, &workload.subject, &workload.claims),
+        }
+    }
+
+    /// What a token that is issued for the credential depends on.
+    #[must_use]
+    pub fn proof(&self) -> Proof {
+        match &self.holder {
+            Holder::ServiceAccount(account) => Proof::ServiceAccount(account.name.clone()),
+            Holder::Key(key) => Proof::Key(key.thumbprint.clone()),
+            Holder::Workload(workload) => {
+                let issuer = IssuerRef { name: workload.issuer.clone(), uid: workload.issuer_uid.clone() };
+                Proof::Issuer(issuer, subject_digest(&workload.subject))
+            }
+        }
+    }
+
+    /// Whose credential it is, in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match &self.holder {
+            Holder::ServiceAccount(account) => account.username(),
+            Holder::Key(key) => format!("key {}", key.thumbprint),
+            Holder::Workload(workload) => format!("{} of TrustedIssuer {}", workload.subject, workload.issuer),
+        }
     }
 }
 
@@ -54,12 +121,28 @@ pub enum IdentityError {
     /// The token is no acceptable JWS.
     #[error(transparent)]
     Jws(#[from] JwsError),
-    /// The key that the token names is not one of the API server's.
-    #[error("the token names a key that the API server does not publish")]
+    /// The key that the token names is not one of its issuer's.
+    #[error("the token names a key that its issuer does not publish, or that the Agent does not list")]
     UnknownKey,
+    /// Nobody trusts the token's issuer.
+    #[error("the token is not from this cluster, not from an agent, and no TrustedIssuer that is Ready has its iss")]
+    UnknownIssuer,
     /// A claim is not as it must be.
     #[error("{0}")]
     Claim(&'static str),
+    /// A rule of the TrustedIssuer does not hold.
+    #[error("{0}")]
+    Rule(String),
+    /// The assertion was used before.
+    #[error("assertion {jti} of {agent}, signed with its key {thumbprint}, was used before: each needs a jti of its own")]
+    Replayed {
+        /// Whose it is.
+        agent: AgentId,
+        /// Thumbprint of the key that signed it.
+        thumbprint: String,
+        /// Its identifier.
+        jti: String,
+    },
     /// The pod or ServiceAccount is gone or being deleted.
     #[error("the token's {0} does not exist any more or is being deleted")]
     Gone(&'static str),
@@ -78,90 +161,12 @@ impl IdentityError {
         match self {
             Self::Jws(_) => "credential_malformed_or_forged",
             Self::UnknownKey => "credential_key_unknown",
-            Self::Claim(_) => "credential_claim_refused",
+            Self::UnknownIssuer => "credential_issuer_unknown",
+            Self::Claim(_) | Self::Rule(_) => "credential_claim_refused",
+            Self::Replayed { .. } => "credential_replayed",
             Self::Gone(_) => "credential_holder_gone",
             Self::Review(_) => "credential_review_refused",
             Self::Unavailable(_) => "credential_check_unavailable",
         }
-    }
-}
-
-/// Verifies ServiceAccount tokens.
-#[derive(Debug)]
-pub struct Verifier {
-    /// What a token must be like.
-    pub policy: CredentialPolicy,
-    /// The audience that it must carry: our issuer URL.
-    pub audience: String,
-    /// How signature and liveness are checked.
-    pub validation: Validation,
-}
-
-/// The two ways to check a token's signature and that its holder is alive.
-pub enum Validation {
-    /// Here, with the API server's keys and a watch of Pods and ServiceAccounts. Faster, and a pod that is being deleted is
-    /// refused at once.
-    Watch(Arc<ApiServerKeys>),
-    /// By the API server, with a TokenReview for each request. Up to about 70 s late for a pod that is being deleted.
-    TokenReview(kube::Client),
-}
-
-impl std::fmt::Debug for Validation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Watch(_) => "Watch",
-            Self::TokenReview(_) => "TokenReview",
-        })
-    }
-}
-
-impl Verifier {
-    /// Verifies `token` at `now`, in seconds since the epoch.
-    ///
-    /// # Errors
-    /// An [`IdentityError`] that says which check failed.
-    pub async fn verify(&self, token: &str, snapshot: &Arc<Snapshot>, now: u64) -> Result<Caller, IdentityError> {
-        let unverified = Unverified::parse(token)?;
-        // An access token of ours, an ID token or an assertion is no ServiceAccount token (RFC 8725 section 3.11).
-        // The API server sets no `typ`; plain `JWT` says nothing.
-        if !matches!(unverified.typ.as_deref(), None | Some("jwt")) {
-            return Err(IdentityError::Claim("the token's typ is not that of a ServiceAccount token"));
-        }
-        match &self.validation {
-            Validation::Watch(keys) => {
-                let key = keys.find(unverified.kid.as_deref()).await?;
-                let claims = unverified.verify(&key.key, key.algorithm)?;
-                let caller = check_claims(&claims, &self.policy, &self.audience, Some(&key.issuer), now)?;
-                alive(&caller, snapshot, now).await?;
-                Ok(caller)
-            }
-            Validation::TokenReview(client) => {
-                let review = token_review::review(client, token, &self.audience).await?;
-                let claims = unverified.into_claims()?;
-                let caller = check_claims(&claims, &self.policy, &self.audience, None, now)?;
-                review.confirms(&caller)?;
-                Ok(caller)
-            }
-        }
-    }
-}
-
-/// Checks that the caller's pod and ServiceAccount exist and are not being deleted.
-async fn alive(caller: &Caller, snapshot: &Arc<Snapshot>, now: u64) -> Result<(), IdentityError> {
-    let look = |snapshot: &Snapshot| {
-        let workloads = snapshot.workloads();
-        if !workloads.service_accounts.contains(&caller.service_account_uid) {
-            return Err(IdentityError::Gone("ServiceAccount"));
-        }
-        match &caller.pod {
-            Some(pod) if !workloads.pods.contains(&pod.uid) => Err(IdentityError::Gone("pod")),
-            _ => Ok(()),
-        }
-    };
-    match look(snapshot) {
-        Err(gone) if caller.issued_at.saturating_add(NEWBORN_AGE) >= now => {
-            snapshot.wait_for(NEWBORN_PATIENCE, |s| look(s).ok()).await.ok_or(gone)
-        }
-        result => result,
     }
 }

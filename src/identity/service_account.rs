@@ -1,13 +1,11 @@
 //! The claims of a Kubernetes ServiceAccount token, checked one by one.
 
+use super::IdentityError;
 use super::jws::Verified;
-use super::{Caller, IdentityError};
+use super::validity::Validity;
 use crate::grammar::{is_dns_label, is_dns_subdomain};
 use serde_json::{Map, Value};
 use uuid::Uuid;
-
-/// How far the clocks of the API server and of this process may differ, in seconds.
-const LEEWAY: u64 = 5;
 
 /// What a ServiceAccount token must be like to count as a credential.
 #[derive(Debug, Clone)]
@@ -23,6 +21,31 @@ pub struct CredentialPolicy {
 impl Default for CredentialPolicy {
     fn default() -> Self {
         Self { allow_without_pod: false, allow_extended: false, max_lifetime: 3600 }
+    }
+}
+
+/// A ServiceAccount whose token was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: Uuid,
+    /// The pod to which the token is bound.
+    pub pod: Option<PodRef>,
+    /// When the token was issued, in seconds since the epoch.
+    pub issued_at: u64,
+    /// When it ends, in seconds since the epoch.
+    pub expires_at: u64,
+}
+
+impl ServiceAccount {
+    /// The name by which Kubernetes knows it.
+    #[must_use]
+    pub fn username(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.name)
     }
 }
 
@@ -45,7 +68,7 @@ pub fn check_claims(
     audience: &str,
     issuer: Option<&str>,
     now: u64,
-) -> Result<Caller, IdentityError> {
+) -> Result<ServiceAccount, IdentityError> {
     let refuse = |why| Err(IdentityError::Claim(why));
     if issuer.is_some_and(|issuer| claims.text("iss") != Some(issuer)) {
         return refuse("iss is not the issuer of this cluster's ServiceAccount tokens");
@@ -53,20 +76,9 @@ pub fn check_claims(
     if !claims.is_for(audience) {
         return refuse("aud does not contain this service's issuer URL");
     }
-    let (Some(exp), Some(iat)) = (claims.seconds("exp"), claims.seconds("iat")) else {
-        return refuse("exp or iat is missing or not a whole number of seconds");
-    };
-    let nbf = match claims.get("nbf") {
-        None => iat,
-        Some(_) => claims.seconds("nbf").ok_or(IdentityError::Claim("nbf is not a whole number of seconds"))?,
-    };
-    if exp.saturating_add(LEEWAY) <= now {
-        return refuse("exp has passed");
-    }
-    if iat > now.saturating_add(LEEWAY) || nbf > now.saturating_add(LEEWAY) {
-        return refuse("iat or nbf lies in the future");
-    }
-    if exp <= iat || exp - iat > policy.max_lifetime {
+    let validity = Validity::of(claims, now)?;
+    let issued_at = validity.issued_at.ok_or(IdentityError::Claim("iat is missing"))?;
+    if !validity.lives_at_most(policy.max_lifetime, issued_at) {
         return refuse("the token lives longer than is accepted: request it with a shorter expirationSeconds");
     }
     let Some(Value::Object(kubernetes)) = claims.get("kubernetes.io") else {
@@ -93,14 +105,13 @@ pub fn check_claims(
             return refuse("the token is bound to a node or a Secret, not to a pod");
         }
     }
-    Ok(Caller {
+    Ok(ServiceAccount {
         namespace: namespace.to_owned(),
-        service_account: service_account.to_owned(),
-        service_account_uid,
+        name: service_account.to_owned(),
+        uid: service_account_uid,
         pod,
-        issued_at: iat,
-        expires_at: exp,
-        credential_id: claims.text("jti").map(str::to_owned),
+        issued_at,
+        expires_at: validity.expires_at,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The alternative for clusters where watching pods is not allowed: asking the API server about each token.
 
-use super::{Caller, IdentityError};
+use super::{IdentityError, ServiceAccount};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::api::{Api, PostParams};
 use std::time::Duration;
@@ -48,7 +48,7 @@ fn accepted(status: TokenReviewStatus, audience: &str) -> Result<Review, Identit
 
 impl Review {
     /// Checks that the API server speaks of the same caller as the token's claims.
-    pub(super) fn confirms(&self, caller: &Caller) -> Result<(), IdentityError> {
+    pub(super) fn confirms(&self, caller: &ServiceAccount) -> Result<(), IdentityError> {
         let pod_uid = caller.pod.as_ref().map(|pod| pod.uid.to_string());
         if self.username != caller.username() || self.pod_uid != pod_uid {
             return Err(IdentityError::Review("the answer speaks of another caller"));

@@ -5,6 +5,7 @@
 //! result by compare-and-swap on the version it was made from, so that of two that differ one is never seen.
 
 mod evidence;
+mod person;
 mod redeem;
 mod request;
 mod status;

@@ -5,7 +5,7 @@
 //! A model that finds nothing proves nothing, so faults can be planted ([`Fault`]), and each must be found.
 
 use super::status::seconds;
-use super::tests::{Fixture, decide, request};
+use super::tests::{Fixture, decide, request, signers};
 use super::{Claim, NewToken, Request, Step, claim, complete, redeem, step};
 use crate::crd::{JitRequestStatus, Phase, Verdict};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -140,8 +140,9 @@ impl Search {
         let (mut redeemed, mut again) = (None, false);
         match claim(&seen, &self.fixture.evidence, now) {
             Ok(Claim::Redeemable(approval)) => {
-                let token = NewToken { jti: identifier.to_string(), key_id: "k".to_owned(), credential_expires_at: 9000 };
-                let change = redeem(&approval, &self.fixture.agent, &self.fixture.catalogue, &self.fixture.evidence, token, now);
+                let token = NewToken { jti: identifier.to_string(), signers: signers(), credential_expires_at: 9000 };
+                let change =
+                    redeem(&approval, &self.fixture.agent, &self.fixture.world().view(), &self.fixture.evidence, token, now);
                 let status = change.expect("the agent stands").0.status;
                 redeemed = Some(JitRequestStatus { decision, ..status });
             }

@@ -1,6 +1,6 @@
 //! What holds whatever happens to a request, in whatever order.
 
-use super::tests::{Fixture, decide, request};
+use super::tests::{Fixture, decide, request, signers};
 use super::*;
 use crate::crd::{JitRequestStatus, Phase, Verdict};
 use proptest::prelude::*;
@@ -63,8 +63,8 @@ proptest! {
                 Happening::Step => if let Step::Write(change) = step(&request, &fixture.facts(), now) { request.status = change.status },
                 Happening::Redeem => {
                     if let Ok(Claim::Redeemable(approval)) = claim(&request, &fixture.evidence, now) {
-                        let token = NewToken { jti: format!("j{n}"), key_id: "k".to_owned(), credential_expires_at: 100_000 };
-                        if let Ok((change, _)) = redeem(&approval, &fixture.agent, &fixture.catalogue, &fixture.evidence, token, now) {
+                        let token = NewToken { jti: format!("j{n}"), signers: signers(), credential_expires_at: 100_000 };
+                        if let Ok((change, _)) = redeem(&approval, &fixture.agent, &fixture.world().view(), &fixture.evidence, token, now) {
                             prop_assert!(before.decision.as_ref().is_none_or(|d| d.verdict != Verdict::Denied));
                             let people: std::collections::HashSet<String> = before.approvals.iter()
                                 .filter(|a| a.void.is_none() && a.verdict == Verdict::Approved).map(|a| a.by.username.to_lowercase()).collect();

@@ -5,9 +5,9 @@ use super::status::{Change, Why, change, seconds, time};
 use super::step::{authentic, counted, denial};
 use super::{EvidenceKey, Question, Request};
 use crate::agent::RegisteredAgent;
-use crate::capability::Catalogue;
 use crate::crd::{JitRequestStatus, Phase};
-use crate::decision::{Denial, OperationGrant, Reason, Redemption, may_request};
+use crate::decision::{Denial, OperationGrant, Reason, Redemption, View, chain_stands, may_request};
+use crate::token::Signers;
 
 /// For how long after it was issued the same agent can have the same token again, in seconds: a crash or a lost reply burns no
 /// approval.
@@ -32,7 +32,7 @@ pub enum Claim<'a> {
     /// An approval that waits.
     Redeemable(Redeemable<'a>),
     /// A token that was issued a moment ago.
-    Again(Redemption),
+    Again(Box<Redemption>),
 }
 
 /// An approval that waits to be turned into a token, found intact. Only [`claim`] makes one.
@@ -77,7 +77,7 @@ pub fn claim<'a>(request: &'a Request, evidence: &EvidenceKey, now: i64) -> Resu
             }
             Ok(Claim::Redeemable(Redeemable { request, question, agent_uid }))
         }
-        Some(Phase::Issued) => redelivery(request, evidence, now).map(Claim::Again).ok_or(Refused::Spent),
+        Some(Phase::Issued) => redelivery(request, evidence, now).map(Box::new).map(Claim::Again).ok_or(Refused::Spent),
     }
 }
 
@@ -100,10 +100,10 @@ fn issued(request: &Request, question: &Question, status: &JitRequestStatus) -> 
             digest: question.digest.clone(),
             request_uid: request.uid.clone(),
         },
-        agent_uid: status.agent_uid.clone()?,
-        epoch: status.agent_epoch?,
+        chain: question.chain(&request.uid, status.agent_uid.as_deref()?, status.agent_epoch?)?,
         issued_at: u64::try_from(seconds(status.issued_at.as_ref())?).ok()?,
         expires_at: u64::try_from(seconds(status.token_expires_at.as_ref())?).ok()?,
+        key_id: status.key_id.clone()?,
     })
 }
 
@@ -126,8 +126,8 @@ impl Redeemable<'_> {
 pub struct NewToken {
     /// Its identifier, which was never used.
     pub jti: String,
-    /// The key that will sign it.
-    pub key_id: String,
+    /// The keys of which one will sign it.
+    pub signers: Signers,
     /// When the credential of the agent ends, in seconds since the epoch: the token ends no later.
     pub credential_expires_at: u64,
 }
@@ -140,7 +140,7 @@ pub struct NewToken {
 pub fn redeem(
     approval: &Redeemable<'_>,
     agent: &RegisteredAgent,
-    catalogue: &Catalogue,
+    view: &View<'_>,
     evidence: &EvidenceKey,
     token: NewToken,
     now: i64,
@@ -149,7 +149,10 @@ pub fn redeem(
     if agent.uid != approval.agent_uid {
         return Err(Denial::new(Reason::Revoked, format!("{} was registered anew after the approval", agent.id)));
     }
-    let approvable = may_request(agent, catalogue, &approval.question.operation)?;
+    let approvable = may_request(agent, view.catalogue, &approval.question.operation)?;
+    let chain = approval.question.chain(&request.uid, &agent.uid, agent.epoch);
+    let chain = chain.ok_or_else(|| Denial::new(Reason::ChainTooDeep, "there are too many agents in the chain"))?;
+    chain_stands(&chain, None, view, u64::try_from(now).unwrap_or(0))?;
     if counted(&request.status) < approvable.rule.approvals {
         let message = "the rule of the capability was tightened after the approval";
         return Err(Denial::new(Reason::ApprovalRequired, message));
@@ -162,7 +165,7 @@ pub fn redeem(
         issued_at: Some(time(now)),
         token_expires_at: Some(time(expires_at)),
         expires_at: Some(time(expires_at)),
-        key_id: Some(token.key_id),
+        key_id: Some(token.signers.of(approvable.signing_algorithm).to_owned()),
         agent_epoch: Some(agent.epoch),
         ..request.status.clone()
     };

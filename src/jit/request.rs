@@ -1,10 +1,11 @@
 //! A stored JitRequest, parsed.
 
+use crate::chain::{Chain, IssuerRef, Link, Principal, Proof};
 use crate::crd::{self, CONDITION_APPROVED, JitRequest, JitRequestSpec, JitRequestStatus, Phase, User};
 use crate::grammar::{AgentId, is_dns_label, is_dns_subdomain};
 use crate::json;
 use crate::operation::{InvalidOperation, Operation};
-use k8s_openapi::jiff::Timestamp;
+use crate::time;
 use kube::ResourceExt as _;
 use serde_json::Value;
 use std::fmt;
@@ -64,6 +65,8 @@ pub struct Question {
     pub agent: AgentId,
     /// What for.
     pub operation: Operation,
+    /// On whose behalf, and through which agents it was called: those before the agent itself.
+    pub callers: Option<Chain>,
     /// Until when the question stands, in seconds since the epoch.
     pub decide_by: i64,
     /// SHA-256 of the canonical JSON of the spec without justification and requestedBy.
@@ -144,6 +147,12 @@ impl Request {
         AgentId::new(&self.id.namespace, &self.spec.agent.name).ok()
     }
 
+    /// Whether `agent` stands among those through which the agent that asks was called.
+    #[must_use]
+    pub fn descends_from(&self, agent: &AgentId) -> bool {
+        self.question.as_ref().is_ok_and(|question| question.callers.as_ref().is_some_and(|chain| chain.contains(agent)))
+    }
+
     /// Who made the object, as stamped at admission.
     #[must_use]
     pub fn requester(&self) -> Option<&User> {
@@ -152,6 +161,20 @@ impl Request {
 }
 
 impl Question {
+    /// The chain with the agent that asks at its end, in its registration `uid` and epoch. A request on nobody's behalf is a chain of its
+    /// own, named after the object, so that its token can be delivered again as it was.
+    #[must_use]
+    pub fn chain(&self, request_uid: &str, uid: &str, epoch: i64) -> Option<Chain> {
+        let link = Link { agent: self.agent.clone(), uid: uid.to_owned(), epoch, proof: Proof::Unsaid };
+        match &self.callers {
+            None => Some(Chain::begin(None, link, request_uid.to_owned())),
+            Some(callers) => {
+                let links = callers.links().iter().cloned().chain([link]).collect();
+                Chain::read(callers.user().cloned(), links, callers.txn().to_owned(), callers.ancestors().to_vec())
+            }
+        }
+    }
+
     fn parse(namespace: &str, spec: &JitRequestSpec, created: i64) -> Result<Self, InvalidRequest> {
         let agent = AgentId::new(namespace, &spec.agent.name)
             .map_err(|_| InvalidRequest::Field("spec.agent.name is not the name of an Agent"))?;
@@ -161,28 +184,35 @@ impl Question {
         let latest = created.saturating_add(DECIDE_SECONDS_MAX.into());
         let decide_by = match &spec.decide_by {
             None => created.saturating_add(DECIDE_SECONDS.into()),
-            Some(text) => parse_time(text).ok_or(InvalidRequest::Field("spec.decideBy is not a time with zone (RFC 3339)"))?,
+            Some(text) => time::parse(text).ok_or(InvalidRequest::Field("spec.decideBy is not a time with zone (RFC 3339)"))?,
         };
         if decide_by > latest {
             return Err(InvalidRequest::Field("spec.decideBy is more than 7 days after the request was made"));
         }
-        if let Some(behalf) = &spec.on_behalf_of
-            && !behalf.chain.iter().all(|subject| AgentId::parse(subject).is_ok())
-        {
-            return Err(InvalidRequest::Field("spec.onBehalfOf.chain has something that is not the subject of an agent"));
-        }
+        let callers = spec.on_behalf_of.as_ref().map(|behalf| {
+            callers(behalf).filter(|chain| !chain.contains(&agent)).ok_or(InvalidRequest::Field(
+                "spec.onBehalfOf is not what the operator would have written: chain and lineage do not fit each other",
+            ))
+        });
         let operation = Operation::parse(&spec.operation)?;
         let digest = digest(spec).ok_or(InvalidRequest::Field("spec cannot be written as canonical JSON"))?;
-        Ok(Self { agent, operation, decide_by, digest })
+        Ok(Self { agent, operation, callers: callers.transpose()?, decide_by, digest })
     }
 }
 
-/// A time with zone, in whole seconds since the epoch. Leap seconds are none.
-fn parse_time(text: &str) -> Option<i64> {
-    let second = text.get(17..19)?;
-    let zoned = text.ends_with('Z') || text.get(19..).is_some_and(|rest| rest.contains(['+', '-']));
-    (second != "60" && zoned && text.get(10..11) == Some("T"))
-        .then(|| text.parse::<Timestamp>().ok().map(Timestamp::as_second))?
+/// The chain as the token said it with which the agent was called.
+fn callers(behalf: &crd::OnBehalfOf) -> Option<Chain> {
+    let lineage = behalf.lineage.as_ref().filter(|lineage| lineage.links.len() == behalf.chain.len())?;
+    let link = |(subject, link): (&String, &crd::ChainLink)| {
+        Some(Link { agent: AgentId::parse(subject).ok()?, uid: link.uid.clone(), epoch: link.epoch, proof: Proof::Unsaid })
+    };
+    let links = behalf.chain.iter().zip(&lineage.links).map(link).collect::<Option<Vec<_>>>()?;
+    let user = lineage.user.as_ref().map(|user| Principal {
+        name: user.name.clone(),
+        issuer: IssuerRef { name: user.issuer.clone(), uid: user.issuer_uid.clone() },
+        epoch: user.epoch,
+    });
+    Chain::read(user, links, lineage.transaction.clone(), lineage.ancestors.clone())
 }
 
 /// The digest of a spec: `sha256:` and the hexadecimal SHA-256 of the canonical JSON (RFC 8785) of all of it but justification and

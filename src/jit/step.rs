@@ -1,5 +1,6 @@
 //! What becomes of a request by itself, by a person's decision, or because its agent changed.
 
+use super::person::{Prefixes, is_workload};
 use super::status::{Change, Why, change, seconds, time};
 use super::{EvidenceKey, Question, Request};
 use crate::agent::RegisteredAgent;
@@ -21,8 +22,10 @@ pub struct Facts<'a> {
     pub agent: Option<&'a RegisteredAgent>,
     /// The catalogue.
     pub catalogue: &'a Catalogue,
-    /// The owners of the agents in the call chain; `None` if one of them is not registered.
-    pub chain_owners: Option<&'a [String]>,
+    /// The owners of the agents through which the agent was called, or who of them does not stand any more.
+    pub chain: Result<&'a [String], Denial>,
+    /// What the API server puts before the names of the organisation's users and groups.
+    pub name_prefixes: &'a [String],
     /// Whether the object was made by the operator, for an agent that had proved itself.
     pub by_operator: bool,
     /// Whether the object was made by a ServiceAccount of the agent.
@@ -36,6 +39,12 @@ pub struct Facts<'a> {
     pub crowded: bool,
     /// The key of the evidence.
     pub evidence: &'a EvidenceKey,
+}
+
+impl Facts<'_> {
+    const fn people(&self) -> Prefixes<'_> {
+        Prefixes(self.name_prefixes)
+    }
 }
 
 /// What is to be done.
@@ -151,9 +160,7 @@ pub(super) fn authentic<'a>(request: &'a Request, evidence: &EvidenceKey) -> Res
 /// Whether the agent still stands where it stood and may still ask this.
 fn standing<'a>(request: &Request, question: &Question, facts: &'a Facts<'_>) -> Result<Approvable<'a>, Denial> {
     let agent = facts.agent.ok_or_else(|| Denial::new(Reason::AgentUnknown, format!("{} is not registered", question.agent)))?;
-    if facts.chain_owners.is_none() {
-        return Err(Denial::new(Reason::AgentUnknown, "an agent of the call chain is not registered any more"));
-    }
+    facts.chain.clone()?;
     let meant = request.status.agent_uid.as_deref().or(request.spec.agent.uid.as_deref());
     if meant.is_some_and(|uid| uid != agent.uid) {
         let message = format!("{} was deleted and registered anew: it is another agent", agent.id);
@@ -296,42 +303,20 @@ fn objection(request: &Request, decision: &Decision, by: &User, rule: &Rule, fac
     if is_workload(by) {
         return Some("ServiceAccounts and nodes never approve".to_owned());
     }
-    if request.requester().is_some_and(|requester| same_user(requester, by)) {
+    if request.requester().is_some_and(|requester| facts.people().same_user(requester, by)) {
         return Some("nobody approves a request of their own".to_owned());
     }
     let owners = facts
         .agent
         .iter()
         .map(|agent| agent.owner.as_str())
-        .chain(facts.chain_owners.unwrap_or_default().iter().map(String::as_str));
-    if let Some(owner) = owners.into_iter().find(|owner| is_or_belongs_to(by, owner)) {
+        .chain(facts.chain.as_ref().copied().unwrap_or_default().iter().map(String::as_str));
+    if let Some(owner) = owners.into_iter().find(|owner| facts.people().is_or_belongs_to(by, owner)) {
         return Some(format!("{owner} owns an agent that asks"));
     }
     let subject = request.spec.on_behalf_of.as_ref().and_then(|behalf| behalf.user.as_deref());
-    if !rule.subject_may_approve && subject.is_some_and(|subject| same_name(&by.username, subject)) {
+    if !rule.subject_may_approve && subject.is_some_and(|subject| facts.people().same_name(&by.username, subject)) {
         return Some("the agent acts on behalf of this very user".to_owned());
     }
-    approvers(request).any(|earlier| same_user(earlier, by)).then(|| "this person has approved already".to_owned())
-}
-
-fn is_workload(user: &User) -> bool {
-    user.username.starts_with("system:serviceaccount:")
-        || user.username.starts_with("system:node:")
-        || user.groups.iter().any(|g| g == "system:serviceaccounts" || g == "system:nodes")
-}
-
-fn same_user(a: &User, b: &User) -> bool {
-    let uid = |user: &User| user.uid.clone().filter(|uid| !uid.is_empty());
-    same_name(&a.username, &b.username) || (uid(a).is_some() && uid(a) == uid(b))
-}
-
-fn is_or_belongs_to(user: &User, owner: &str) -> bool {
-    same_name(&user.username, owner) || user.groups.iter().any(|group| same_name(group, owner))
-}
-
-/// Whether two names may be one person or group: authenticators put prefixes before names (`oidc:alice@acme.com`), and mail
-/// addresses are the same in any case. Too careful is the safe side here.
-fn same_name(a: &str, b: &str) -> bool {
-    let bare = |name: &str| name.rsplit([':', '#', '/']).next().unwrap_or_default().to_ascii_lowercase();
-    a == b || (!bare(a).is_empty() && bare(a) == bare(b))
+    approvers(request).any(|earlier| facts.people().same_user(earlier, by)).then(|| "this person has approved already".to_owned())
 }

@@ -1,10 +1,12 @@
 //! The state machine, step by step, and what holds whatever happens.
 
 use super::*;
-use crate::agent::{Admission, Granted, RegisteredAgent, Rights};
+use crate::agent::{Admission, Granted, RegisteredAgent};
 use crate::capability::{Catalogue, Rule, Unusable};
-use crate::crd::{Decision, JitRequestStatus, Phase, User, Verdict};
-use crate::grammar::{AgentId, Audience, CapabilityName};
+use crate::crd::{Decision, JitRequestStatus, Phase, SigningAlgorithm, User, Verdict};
+use crate::decision::world::{self, World};
+use crate::grammar::{AgentId, CapabilityName};
+use crate::token::Signers;
 use serde_json::{Value, json};
 
 /// What the steps need to know.
@@ -13,6 +15,11 @@ pub(super) struct Fixture {
     pub catalogue: Catalogue,
     pub evidence: EvidenceKey,
     chain_owners: Vec<String>,
+}
+
+/// The keys that sign.
+pub(super) fn signers() -> Signers {
+    Signers { eddsa: "k".to_owned(), es256: "k256".to_owned() }
 }
 
 impl Fixture {
@@ -25,32 +32,32 @@ impl Fixture {
         let mut catalogue = Catalogue::default();
         let spec = serde_json::from_value(spec.clone()).expect("a spec");
         catalogue.insert(name.clone(), Rule::parse(&spec).map_err(|e| Unusable::Invalid(e.to_string())));
+        let agent = world::agent("bot", &[], &["https://pay"]);
+        let mut rights = agent.rights.clone().expect("rights");
+        rights.capabilities = vec![Granted { name, resources: None, approval_required: true }];
         let agent = RegisteredAgent {
             id: AgentId::new("payments", "bot").expect("a name"),
             uid: "agent-uid".to_owned(),
-            generation: 1,
-            created: 0,
-            deleting: false,
             owner: "team-payments@example.com".to_owned(),
-            suspended: false,
             epoch: 4,
-            admission: Admission::Proven,
-            service_accounts: vec!["bot".to_owned()],
-            rights: Ok(Rights {
-                capabilities: vec![Granted { name, resources: None, approval_required: true }],
-                audiences: vec![Audience::parse("https://pay").expect("an audience")],
-                expiration_seconds: 300,
-            }),
+            rights: Ok(rights),
+            ..agent
         };
         let evidence = EvidenceKey::new(&[7; 32]).expect("a key");
         Self { agent, catalogue, evidence, chain_owners: Vec::new() }
+    }
+
+    /// The cluster, as far as redeeming depends on it.
+    pub(super) fn world(&self) -> World {
+        World { catalogue: self.catalogue.clone(), ..World::of(&[&self.agent]) }
     }
 
     pub(super) fn facts(&self) -> Facts<'_> {
         Facts {
             agent: Some(&self.agent),
             catalogue: &self.catalogue,
-            chain_owners: Some(&self.chain_owners),
+            chain: Ok(&self.chain_owners),
+            name_prefixes: &[],
             by_operator: true,
             by_agent: false,
             over_quota: false,
@@ -92,8 +99,8 @@ impl Fixture {
     fn redeem(&self, request: &Request, now: i64) -> Result<(Change, crate::decision::Redemption), String> {
         match claim(request, &self.evidence, now) {
             Ok(Claim::Redeemable(approval)) => {
-                let token = NewToken { jti: "j".to_owned(), key_id: "k".to_owned(), credential_expires_at: 5000 };
-                redeem(&approval, &self.agent, &self.catalogue, &self.evidence, token, now).map_err(|denial| denial.message)
+                let token = NewToken { jti: "j".to_owned(), signers: signers(), credential_expires_at: 5000 };
+                redeem(&approval, &self.agent, &self.world().view(), &self.evidence, token, now).map_err(|denial| denial.message)
             }
             other => Err(format!("{other:?}")),
         }
@@ -136,6 +143,29 @@ fn request_with(spec: &Value) -> Request {
     Request::parse(serde_json::from_value(object).expect("an object")).expect("a request")
 }
 
+/// Alice, through a planner.
+fn behalf() -> Value {
+    json!({"user": "alice", "chain": ["agent:payments/planner"], "lineage": {
+        "user": {"name": "alice", "issuer": "acme", "issuerUid": "i", "epoch": 0},
+        "links": [{"uid": "p", "epoch": 0}], "transaction": "t", "ancestors": ["j"]}})
+}
+
+#[test]
+fn a_request_that_says_less_of_its_callers_than_the_operator_would_is_refused() {
+    for (pointer, value) in [
+        ("/lineage", json!(null)),
+        ("/lineage/links", json!([])),
+        ("/chain", json!([])),
+        ("/chain", json!(["agent:payments/bot"])),
+        ("/chain", json!(["planner"])),
+    ] {
+        let mut behalf = behalf();
+        *behalf.pointer_mut(pointer).expect("a member") = value.clone();
+        let request = request_with(&json!({"onBehalfOf": behalf}));
+        assert!(matches!(request.question, Err(InvalidRequest::Field(_))), "{pointer} {value}");
+    }
+}
+
 #[test]
 fn the_digest_is_that_of_the_canonical_spec_without_justification_and_requester() {
     let digest = |request: &Request| request.question.as_ref().expect("a question").digest.clone();
@@ -152,7 +182,7 @@ fn the_digest_is_that_of_the_canonical_spec_without_justification_and_requester(
         json!({"agent": {"name": "bot", "uid": "agent-uid"}}),
         json!({"decideBy": "1970-01-01T00:10:00Z"}),
         json!({"ttlSecondsAfterFinished": 60}),
-        json!({"onBehalfOf": {"user": "alice"}}),
+        json!({"onBehalfOf": behalf()}),
         json!({"operation": {"capability": "payments.authorize", "resource": "invoice:INV-7", "parameters": {"amount": 501}, "audience": "https://pay"}}),
     ] {
         assert_ne!(digest(&request_with(&other)), plain, "{other}");
@@ -176,11 +206,17 @@ fn a_request_is_taken_in_or_refused_at_once() {
     let plain = request();
     assert_eq!(refused(&plain, &Facts { admitted: Err("no policies".to_owned()), ..facts.clone() }), Why::NotAdmitted);
     assert_eq!(refused(&plain, &Facts { by_operator: false, ..facts.clone() }), Why::RequesterNotAgent);
-    let behalf = request_with(&json!({"onBehalfOf": {"user": "alice"}}));
+    let behalf = request_with(&json!({"onBehalfOf": behalf()}));
     assert_eq!(refused(&behalf, &Facts { by_operator: false, by_agent: true, ..facts.clone() }), Why::RequesterNotAgent);
     assert_eq!(refused(&plain, &Facts { agent: None, ..facts.clone() }), Why::NotAllowed);
     assert_eq!(refused(&plain, &Facts { over_quota: true, ..facts.clone() }), Why::TooManyRequests);
-    assert_eq!(refused(&plain, &Facts { chain_owners: None, ..facts.clone() }), Why::NotAllowed);
+    assert_eq!(
+        refused(
+            &plain,
+            &Facts { chain: Err(crate::decision::Denial::new(crate::decision::Reason::AgentUnknown, "gone")), ..facts.clone() }
+        ),
+        Why::NotAllowed
+    );
     let suspended = RegisteredAgent { suspended: true, ..fixture.agent.clone() };
     assert_eq!(refused(&plain, &Facts { agent: Some(&suspended), ..facts.clone() }), Why::NotAllowed);
     let namesake = request_with(&json!({"agent": {"name": "bot", "uid": "another"}}));
@@ -278,7 +314,7 @@ fn nobody_approves_a_request_of_their_own_or_on_their_own_behalf() {
     };
     let own = ask(json!({"requestedBy": {"username": "somebody", "uid": "uid-of-alice"}}), &fixture);
     assert_eq!(own.reason, Why::DecisionVoid, "the same uid is the same person");
-    let behalf = json!({"onBehalfOf": {"user": "alice"}});
+    let behalf = json!({"onBehalfOf": behalf()});
     assert_eq!(ask(behalf.clone(), &fixture).reason, Why::DecisionVoid);
     let lenient = Fixture::with_rule(&json!({"approval": {"subjectMayApprove": true}}));
     assert_eq!(ask(behalf, &lenient).reason, Why::Approved);
@@ -361,8 +397,8 @@ fn a_token_lives_as_long_as_the_strictest_says() {
         request.status.decision = Some(decide(Verdict::Approved, "bob"));
         let request = Request { status: fixture.change(&request, 10).status, ..request };
         let Ok(Claim::Redeemable(approval)) = claim(&request, &fixture.evidence, 20) else { panic!("no claim") };
-        let token = NewToken { jti: "j".to_owned(), key_id: "k".to_owned(), credential_expires_at: credential };
-        redeem(&approval, &fixture.agent, &fixture.catalogue, &fixture.evidence, token, 20)
+        let token = NewToken { jti: "j".to_owned(), signers: signers(), credential_expires_at: credential };
+        redeem(&approval, &fixture.agent, &fixture.world().view(), &fixture.evidence, token, 20)
             .map(|(_, r)| r.expires_at - r.issued_at)
             .ok()
     };
@@ -382,11 +418,25 @@ fn a11_the_token_is_handed_out_again_for_ten_seconds_and_is_the_same() {
     let issued = Request { status: change.status, ..approved };
     for now in [20, 25, 30] {
         let again = redelivery(&issued, &fixture.evidence, now).expect("again");
-        assert_eq!((again.issued_at, again.expires_at, again.epoch), (first.issued_at, first.expires_at, first.epoch));
+        assert_eq!((again.issued_at, again.expires_at, &again.chain), (first.issued_at, first.expires_at, &first.chain));
+        assert_eq!(again.key_id, first.key_id, "signed by the very key, however many there are by now");
     }
+    assert_eq!(first.key_id, "k");
     assert!(redelivery(&issued, &fixture.evidence, 31).is_none());
     assert_eq!(claim(&issued, &fixture.evidence, 31).err(), Some(Refused::Spent));
     assert!(fixture.redeem(&issued, 21).is_err(), "there is no second");
+}
+
+#[test]
+fn the_audience_says_with_which_algorithm_the_token_is_signed() {
+    let mut fixture = Fixture::new();
+    fixture.agent.rights.as_mut().expect("rights").audiences[0].signing_algorithm = SigningAlgorithm::ES256;
+    let (change, redemption) = fixture.redeem(&fixture.approved(), 20).expect("redeemed");
+    assert_eq!((redemption.key_id.as_str(), change.status.key_id.as_deref()), ("k256", Some("k256")));
+    // The token was made. What the audience says later is for later ones.
+    fixture.agent.rights.as_mut().expect("rights").audiences[0].signing_algorithm = SigningAlgorithm::EdDSA;
+    let issued = Request { status: change.status, ..fixture.approved() };
+    assert_eq!(redelivery(&issued, &fixture.evidence, 25).expect("again").key_id, "k256");
 }
 
 #[test]

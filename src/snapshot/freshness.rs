@@ -1,6 +1,8 @@
 //! How old the view of the cluster is: as old as the oldest of its sources.
 
+use arc_swap::ArcSwapOption;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,10 +15,14 @@ pub enum Source {
     Requests,
     /// The watch of Capabilities.
     Capabilities,
+    /// The watch of TrustedIssuers.
+    Issuers,
     /// The watch of Pods.
     Pods,
     /// The watch of ServiceAccounts.
     ServiceAccounts,
+    /// The watch of the operator's Secret: a replica that cannot see whether a key was removed signs with none.
+    Keys,
     /// The write to the operator's Lease, which also notices a stuck etcd behind an API server that still serves watches.
     Lease,
 }
@@ -29,8 +35,10 @@ impl Source {
             Self::Agents => "agents",
             Self::Requests => "jitrequests",
             Self::Capabilities => "capabilities",
+            Self::Issuers => "trustedissuers",
             Self::Pods => "pods",
             Self::ServiceAccounts => "serviceaccounts",
+            Self::Keys => "secret",
             Self::Lease => "lease",
         }
     }
@@ -43,6 +51,8 @@ pub enum Stale {
     Silent(Source, Option<Duration>),
     /// Our clock and the API server's differ by so many seconds.
     Skewed(i64),
+    /// A process that knows what we do not know is at work, or was until now. It says which.
+    Barred(Arc<String>),
 }
 
 impl fmt::Display for Stale {
@@ -54,6 +64,7 @@ impl fmt::Display for Stale {
             Self::Silent(source, Some(age)) => {
                 write!(f, "the view of the cluster is too old: last heard from {} {} ms ago", source.as_str(), age.as_millis())
             }
+            Self::Barred(why) => f.write_str(why),
             Self::Skewed(seconds) => write!(f, "the clock of this process is {seconds} s off that of the API server"),
         }
     }
@@ -67,6 +78,7 @@ pub struct Freshness {
     heard: Vec<Heard>,
     /// By how many seconds our wall clock is ahead of the API server's, at least; negative if behind.
     skew: AtomicI64,
+    barred: ArcSwapOption<String>,
 }
 
 /// How far our wall clock may be off the API server's, in seconds. What expires, expires by the wall clock.
@@ -85,7 +97,8 @@ impl Freshness {
     pub(super) fn new(sources: &[Source], bound: Duration) -> Self {
         let heard =
             |&source: &Source| Heard { source, at: AtomicU64::new(0), complete: AtomicBool::new(source == Source::Lease) };
-        Self { start: Instant::now(), bound, heard: sources.iter().map(heard).collect(), skew: AtomicI64::new(0) }
+        let heard = sources.iter().map(heard).collect();
+        Self { start: Instant::now(), bound, heard, skew: AtomicI64::new(0), barred: ArcSwapOption::empty() }
     }
 
     /// Notes that `source` answered a question that was put to it at `asked`.
@@ -105,6 +118,18 @@ impl Freshness {
         self.skew.store(ahead - behind, Ordering::Relaxed);
     }
 
+    /// Makes the view unusable at once, however fresh it is, with the reason; `None` undoes it. True if that is news.
+    pub fn bar(&self, why: Option<String>) -> bool {
+        let why = why.map(Arc::new);
+        self.barred.swap(why.clone()) != why
+    }
+
+    /// Whether our wall clock agrees with the API server's, as far as that is known.
+    #[must_use]
+    pub fn clocks_agree(&self) -> bool {
+        self.skew.load(Ordering::Relaxed).abs() <= SKEW_MAX
+    }
+
     /// Notes that a complete list of `source` has been read.
     pub fn complete(&self, source: Source) {
         for entry in self.heard.iter().filter(|h| h.source == source) {
@@ -112,11 +137,27 @@ impl Freshness {
         }
     }
 
+    /// Notes that what `source` is about is not there: until it is [complete](Self::complete) again, its watch proves nothing.
+    pub fn incomplete(&self, source: Source) {
+        for entry in self.heard.iter().filter(|h| h.source == source) {
+            entry.complete.store(false, Ordering::Release);
+        }
+    }
+
+    /// `ours`, a time on our wall clock in seconds since the epoch, on the API server's.
+    #[must_use]
+    pub fn corrected(&self, ours: u64) -> u64 {
+        ours.saturating_add_signed(self.skew.load(Ordering::Relaxed).saturating_neg())
+    }
+
     /// Whether the view may be used at `now`.
     ///
     /// # Errors
-    /// [`Stale`] with the source that was silent for longest, or with the difference of the clocks.
+    /// [`Stale`] with the source that was silent for longest, with the difference of the clocks, or with what bars it.
     pub fn check(&self, now: Instant) -> Result<(), Stale> {
+        if let Some(why) = self.barred.load_full() {
+            return Err(Stale::Barred(why));
+        }
         let skew = self.skew.load(Ordering::Relaxed);
         match self.oldest(now) {
             Some((source, age)) if age.is_none_or(|age| age > self.bound) => Err(Stale::Silent(source, age)),
@@ -152,12 +193,30 @@ mod tests {
         assert!(freshness.check(at(2)).is_err(), "an open watch is no complete list");
         freshness.complete(Source::Agents);
         assert!(freshness.check(at(11)).is_ok());
+        freshness.incomplete(Source::Agents);
+        assert!(freshness.check(at(11)).is_err(), "what it was about is gone");
+        freshness.complete(Source::Agents);
         freshness.heard(Source::Agents, at(11));
         assert!(freshness.check(at(12)).is_err(), "a stuck etcd shows in the Lease alone");
         freshness.heard(Source::Lease, at(12));
         assert!(freshness.check(at(21)).is_ok());
         freshness.heard(Source::Lease, at(5));
         assert!(freshness.check(at(21)).is_ok(), "a late answer to an early question does not make the view older");
+    }
+
+    #[test]
+    fn a_view_that_is_barred_is_unusable_at_once_and_as_it_was_afterwards() {
+        let freshness = Freshness::new(&[Source::Lease], Duration::from_secs(10));
+        let now = freshness.start + Duration::from_secs(1);
+        freshness.heard(Source::Lease, now);
+        assert_eq!(freshness.check(now), Ok(()));
+        assert!(freshness.bar(Some("another".to_owned())));
+        assert!(!freshness.bar(Some("another".to_owned())), "no news");
+        assert_eq!(freshness.check(now).map_err(|stale| stale.to_string()), Err("another".to_owned()));
+        freshness.heard(Source::Lease, now);
+        assert!(freshness.check(now).is_err(), "whatever is heard");
+        assert!(freshness.bar(None));
+        assert_eq!(freshness.check(now), Ok(()));
     }
 
     #[test]
@@ -173,6 +232,8 @@ mod tests {
         {
             freshness.clocks_compared(date, asked, answered);
             assert_eq!(freshness.check(now), Err(Stale::Skewed(skew)));
+            let corrected = freshness.corrected(answered.unsigned_abs());
+            assert!(corrected.abs_diff(date.unsigned_abs()) <= 1, "{corrected} is {date}");
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod agents;
 mod freshness;
+mod issuers;
 mod requests;
 pub mod watches;
 pub mod wire;
@@ -12,11 +13,14 @@ mod workloads;
 
 pub use agents::AgentIndex;
 pub use freshness::{Freshness, Source, Stale};
+pub use issuers::IssuerIndex;
 pub use requests::RequestIndex;
+pub(crate) use requests::is_older;
 pub use workloads::Workloads;
 
 use crate::agent::RegisteredAgent;
 use crate::capability::Catalogue;
+use crate::decision::View;
 use crate::grammar::AgentId;
 use crate::jit::Request;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -26,14 +30,33 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Snapshot {
     agents: RwLock<AgentIndex>,
+    issuers: RwLock<IssuerIndex>,
     workloads: RwLock<Workloads>,
     requests: RwLock<RequestIndex>,
     catalogue: RwLock<Catalogue>,
     /// How old the view is.
     pub freshness: Freshness,
     changed: tokio::sync::watch::Sender<()>,
+    /// Agents and issuers alone.
+    trust_changed: tokio::sync::watch::Sender<()>,
     /// Of its own, so that the many who wait for a decision are not woken by every pod.
     requests_changed: tokio::sync::watch::Sender<()>,
+}
+
+/// A view that nobody changes while it is held.
+#[derive(Debug)]
+pub struct ViewGuard<'a> {
+    agents: RwLockReadGuard<'a, AgentIndex>,
+    issuers: RwLockReadGuard<'a, IssuerIndex>,
+    catalogue: RwLockReadGuard<'a, Catalogue>,
+}
+
+impl ViewGuard<'_> {
+    /// The view.
+    #[must_use]
+    pub fn as_view(&self) -> View<'_> {
+        View { agents: &self.agents, issuers: &self.issuers, catalogue: &self.catalogue }
+    }
 }
 
 impl Snapshot {
@@ -42,11 +65,13 @@ impl Snapshot {
     pub fn new(sources: &[Source], bound: Duration) -> Arc<Self> {
         Arc::new(Self {
             agents: RwLock::default(),
+            issuers: RwLock::default(),
             workloads: RwLock::default(),
             requests: RwLock::default(),
             catalogue: RwLock::default(),
             freshness: Freshness::new(sources, bound),
             changed: tokio::sync::watch::Sender::new(()),
+            trust_changed: tokio::sync::watch::Sender::new(()),
             requests_changed: tokio::sync::watch::Sender::new(()),
         })
     }
@@ -55,6 +80,11 @@ impl Snapshot {
     pub fn agents(&self) -> RwLockReadGuard<'_, AgentIndex> {
         // A poisoned lock means that a writer panicked between two plain insertions: the data is still whole.
         self.agents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The trusted issuers, for reading.
+    pub fn issuers(&self) -> RwLockReadGuard<'_, IssuerIndex> {
+        self.issuers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pods and ServiceAccounts, for reading.
@@ -70,6 +100,11 @@ impl Snapshot {
     /// The catalogue, for reading.
     pub fn catalogue(&self) -> RwLockReadGuard<'_, Catalogue> {
         self.catalogue.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What decisions depend on, for reading. Held only while one is made.
+    pub fn view(&self) -> ViewGuard<'_> {
+        ViewGuard { agents: self.agents(), issuers: self.issuers(), catalogue: self.catalogue() }
     }
 
     /// The request of that UID, if there is one.
@@ -90,13 +125,23 @@ impl Snapshot {
         let result = change(&mut guard);
         drop(guard);
         self.changed.send_replace(());
+        self.trust_changed.send_replace(());
+        result
+    }
+
+    /// Changes the trusted issuers and wakes who waits.
+    pub fn update_issuers<T>(&self, change: impl FnOnce(&mut IssuerIndex) -> T) -> T {
+        let result = change(&mut self.issuers.write().unwrap_or_else(PoisonError::into_inner));
+        self.changed.send_replace(());
+        self.trust_changed.send_replace(());
         result
     }
 
     /// Changes the workloads and wakes who waits.
-    pub fn update_workloads(&self, change: impl FnOnce(&mut Workloads)) {
-        change(&mut self.workloads.write().unwrap_or_else(PoisonError::into_inner));
+    pub fn update_workloads<T>(&self, change: impl FnOnce(&mut Workloads) -> T) -> T {
+        let result = change(&mut self.workloads.write().unwrap_or_else(PoisonError::into_inner));
         self.changed.send_replace(());
+        result
     }
 
     /// Changes the requests and wakes who waits for a decision.
@@ -109,6 +154,12 @@ impl Snapshot {
     /// Changes the catalogue.
     pub fn update_catalogue(&self, change: impl FnOnce(&mut Catalogue)) {
         change(&mut self.catalogue.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Says whenever Agents or trusted issuers have changed.
+    #[must_use]
+    pub fn trust_changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.trust_changed.subscribe()
     }
 
     /// Waits, at most for `patience`, until `look` finds something among the requests.

@@ -120,7 +120,7 @@ fn key(request: &Request) -> AgentKey {
 }
 
 /// Whether one `resourceVersion` is older than another. They are whole numbers that grow; where they are not, nothing is older.
-fn is_older(version: &str, than: &str) -> bool {
+pub(crate) fn is_older(version: &str, than: &str) -> bool {
     matches!((version.parse::<u128>(), than.parse::<u128>()), (Ok(a), Ok(b)) if a < b)
 }
 

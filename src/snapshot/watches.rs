@@ -1,12 +1,13 @@
 //! The watches that keep a [`Snapshot`] current.
 
 use super::wire::{Guarded, Meta};
-use super::workloads::{UidSet, Workloads};
+use super::workloads::{LiveSet, Workloads};
 use super::{Snapshot, Source};
-use crate::agent::RegisteredAgent;
+use crate::agent::{Holding, RegisteredAgent};
 use crate::capability::{Unusable, entry_of};
-use crate::crd::{Agent, Capability, JitRequest};
+use crate::crd::{Agent, Capability, JitRequest, TrustedIssuer};
 use crate::grammar::{AgentId, CapabilityName};
+use crate::issuer::RegisteredIssuer;
 use crate::jit::{Request, RequestId};
 use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
@@ -14,6 +15,7 @@ use kube::api::Api;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +34,8 @@ pub enum AgentEvent {
     Applied(Box<Agent>),
     /// It is gone.
     Deleted(Arc<RegisteredAgent>),
+    /// Something on which its credentials depend has changed.
+    Affected(AgentId),
 }
 
 /// Keeps the agents of `snapshot` current and tells `events`, and the controller of `requests`, what happened, for ever.
@@ -47,6 +51,7 @@ pub async fn agents(
         let id = match &event {
             AgentEvent::Applied(agent) => AgentId::new(&agent.namespace().unwrap_or_default(), &agent.name_any()).ok(),
             AgentEvent::Deleted(agent) => Some(agent.id.clone()),
+            AgentEvent::Affected(_) => None,
         };
         id.into_iter().for_each(|id| _ = requests.send(RequestEvent::AgentChanged(id)));
         _ = events.send(event);
@@ -54,8 +59,11 @@ pub async fn agents(
     follow(api, "agents", |event| match event {
         Event::Init => snapshot.update_agents(super::AgentIndex::begin),
         Event::InitApply(guarded) | Event::Apply(guarded) => {
-            if let Some(agent) = read(&snapshot, guarded) {
+            if let Some((agent, before)) = read(&snapshot, guarded) {
+                // Who contested what it has given up may have it now.
+                let freed = before.map(|before| snapshot.agents().rivals(&before)).unwrap_or_default();
                 tell(AgentEvent::Applied(Box::new(agent)));
+                freed.into_iter().for_each(|id| tell(AgentEvent::Affected(id)));
             }
         }
         Event::Delete(guarded) => {
@@ -73,8 +81,9 @@ pub async fn agents(
     .await;
 }
 
-/// Registers a stored object. One that cannot be read is taken out of the view: unreadable is unregistered.
-fn read(snapshot: &Snapshot, guarded: Guarded<Agent>) -> Option<Agent> {
+/// Registers a stored object, and returns it with the version that it replaces. One that cannot be read is taken out of the view:
+/// unreadable is unregistered.
+fn read(snapshot: &Snapshot, guarded: Guarded<Agent>) -> Option<(Agent, Option<Arc<RegisteredAgent>>)> {
     let (namespace, name) = (guarded.namespace().unwrap_or_default(), guarded.name_any());
     let parsed = match guarded.object {
         Ok(agent) => RegisteredAgent::parse(&agent).map(|parsed| (agent, parsed)).map_err(|e| e.to_string()),
@@ -82,8 +91,8 @@ fn read(snapshot: &Snapshot, guarded: Guarded<Agent>) -> Option<Agent> {
     };
     match parsed {
         Ok((agent, parsed)) => {
-            snapshot.update_agents(|agents| agents.insert(parsed));
-            Some(agent)
+            let before = snapshot.update_agents(|agents| agents.insert(parsed));
+            Some((agent, before))
         }
         Err(error) => {
             tracing::warn!(%namespace, %name, %error, "an Agent cannot be read and gets no token; write it again under the current schema");
@@ -195,57 +204,170 @@ pub async fn capabilities(
     .await;
 }
 
-/// Keeps the live Pods of `snapshot` current, for ever.
-pub async fn pods(client: kube::Client, snapshot: Arc<Snapshot>) {
-    uids::<Pod>(client, snapshot, Source::Pods, |workloads| &mut workloads.pods).await;
-}
-
-/// Keeps the live ServiceAccounts of `snapshot` current, for ever.
-pub async fn service_accounts(client: kube::Client, snapshot: Arc<Snapshot>) {
-    uids::<ServiceAccount>(client, snapshot, Source::ServiceAccounts, |workloads| &mut workloads.service_accounts).await;
-}
-
-/// Keeps one set of UIDs current from a metadata-only watch.
-async fn uids<K>(client: kube::Client, snapshot: Arc<Snapshot>, source: Source, set: fn(&mut Workloads) -> &mut UidSet)
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let api: Api<Meta<K>> = Api::all(client);
-    let read = |object: &Meta<K>| {
-        let uid = object.meta().uid.as_deref().and_then(|uid| Uuid::parse_str(uid).ok());
-        uid.map(|uid| (uid, object.meta().deletion_timestamp.is_some()))
+/// Keeps the trusted issuers of `snapshot` current and tells `events` the names of those that changed, and `agents` which Agents refer to
+/// them, for ever.
+pub async fn issuers(
+    client: kube::Client,
+    snapshot: Arc<Snapshot>,
+    events: UnboundedSender<String>,
+    agents: UnboundedSender<AgentEvent>,
+) {
+    let api: Api<Guarded<TrustedIssuer>> = Api::all(client);
+    // A send fails only while the process ends.
+    let tell = |name: String| {
+        let refers = |agent: &&Arc<RegisteredAgent>| agent.credentials.federated.iter().any(|identity| identity.issuer == name);
+        let ids: Vec<AgentId> = snapshot.agents().iter().filter(refers).map(|agent| agent.id.clone()).collect();
+        ids.into_iter().for_each(|id| _ = agents.send(AgentEvent::Affected(id)));
+        _ = events.send(name);
     };
-    follow(api, source.as_str(), |event| match event {
-        Event::Init => snapshot.update_workloads(|w| set(w).begin()),
-        Event::InitApply(object) => {
-            if let Some((uid, deleting)) = read(&object) {
-                snapshot.update_workloads(|w| set(w).listed(uid, deleting));
+    follow(api, "trustedissuers", |event| match event {
+        Event::Init => snapshot.update_issuers(super::IssuerIndex::begin),
+        Event::InitApply(guarded) | Event::Apply(guarded) => {
+            let name = guarded.name_any();
+            match guarded.object {
+                // What has to be compiled is, before the lock is taken.
+                Ok(object) => {
+                    let issuer = RegisteredIssuer::parse(&object);
+                    snapshot.update_issuers(|issuers| issuers.insert(issuer));
+                }
+                Err(invalid) => {
+                    tracing::warn!(%name, error = %invalid, "a TrustedIssuer cannot be read and is not trusted");
+                    snapshot.update_issuers(|issuers| issuers.forget(&name));
+                }
             }
+            tell(name);
         }
-        Event::Apply(object) => {
-            if let Some((uid, deleting)) = read(&object) {
-                snapshot.update_workloads(|w| set(w).applied(uid, deleting));
-            }
-        }
-        Event::Delete(object) => {
-            if let Some((uid, _)) = read(&object) {
-                snapshot.update_workloads(|w| set(w).deleted(&uid));
-            }
+        Event::Delete(guarded) => {
+            snapshot.update_issuers(|issuers| issuers.forget(&guarded.name_any()));
+            tell(guarded.name_any());
         }
         Event::InitDone => {
-            snapshot.update_workloads(|w| set(w).complete());
-            snapshot.freshness.complete(source);
+            snapshot.update_issuers(super::IssuerIndex::complete).into_iter().for_each(tell);
+            snapshot.freshness.complete(Source::Issuers);
         }
     })
     .await;
 }
 
+/// Keeps the live Pods of `snapshot` current, for ever.
+pub async fn pods(client: kube::Client, snapshot: Arc<Snapshot>) {
+    live::<Pod>(client, snapshot, Source::Pods, None).await;
+}
+
+/// Keeps the live ServiceAccounts of `snapshot` current and tells `agents` which Agents list one that came or went, for ever.
+pub async fn service_accounts(client: kube::Client, snapshot: Arc<Snapshot>, agents: UnboundedSender<AgentEvent>) {
+    live::<ServiceAccount>(client, snapshot, Source::ServiceAccounts, Some(agents)).await;
+}
+
+/// Keeps the live objects of one kind current from a metadata-only watch; with `agents`, also their names.
+async fn live<K>(client: kube::Client, snapshot: Arc<Snapshot>, source: Source, agents: Option<UnboundedSender<AgentEvent>>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let api: Api<Meta<K>> = Api::all(client);
+    let uids = |workloads: &mut Workloads, change: &mut dyn FnMut(&mut LiveSet<Uuid>)| match source {
+        Source::Pods => change(&mut workloads.pods),
+        _ => change(&mut workloads.service_accounts),
+    };
+    let by_name = agents.is_some();
+    let uid_of = |object: &Meta<K>| object.meta().uid.as_deref().and_then(|uid| Uuid::parse_str(uid).ok());
+    let name_of = |object: &Meta<K>| (object.namespace().unwrap_or_default(), object.name_any());
+    let is_ending = |object: &Meta<K>| object.meta().deletion_timestamp.is_some();
+    // A send fails only while the process ends.
+    let affects = |(namespace, name): &(String, String)| {
+        let Some(agents) = &agents else { return };
+        let holding = Holding::service_account(namespace, name);
+        let ids: Vec<AgentId> = snapshot.agents().claimants(&holding).map(|agent| agent.id.clone()).collect();
+        ids.into_iter().for_each(|id| _ = agents.send(AgentEvent::Affected(id)));
+    };
+    follow(api, source.as_str(), |event| match event {
+        Event::Init => snapshot.update_workloads(|w| {
+            uids(w, &mut LiveSet::begin);
+            if by_name {
+                w.service_account_names.begin();
+            }
+        }),
+        Event::InitApply(object) => {
+            if let Some(uid) = uid_of(&object) {
+                snapshot.update_workloads(|w| {
+                    uids(w, &mut |set| set.listed(uid, is_ending(&object)));
+                    if by_name {
+                        w.service_account_names.listed(name_of(&object), is_ending(&object));
+                    }
+                });
+            }
+        }
+        Event::Apply(object) => {
+            if let Some(uid) = uid_of(&object) {
+                let changed = snapshot.update_workloads(|w| {
+                    uids(w, &mut |set| _ = set.applied(uid, is_ending(&object)));
+                    by_name && w.service_account_names.applied(name_of(&object), is_ending(&object))
+                });
+                if changed {
+                    affects(&name_of(&object));
+                }
+            }
+        }
+        Event::Delete(object) => {
+            if let Some(uid) = uid_of(&object) {
+                let changed = snapshot.update_workloads(|w| {
+                    uids(w, &mut |set| _ = set.deleted(&uid));
+                    by_name && w.service_account_names.deleted(&name_of(&object))
+                });
+                if changed {
+                    affects(&name_of(&object));
+                }
+            }
+        }
+        Event::InitDone => {
+            let before = snapshot.update_workloads(|w| {
+                uids(w, &mut |set| _ = set.complete());
+                w.service_account_names.complete()
+            });
+            snapshot.freshness.complete(source);
+            if by_name {
+                relisted(&snapshot, before.as_ref()).iter().for_each(affects);
+            }
+        }
+    })
+    .await;
+}
+
+/// The ServiceAccounts that an Agent lists and of which a new list says something else than the one before. Before the first, each
+/// was taken to be there.
+fn relisted(snapshot: &Snapshot, before: Option<&HashSet<(String, String)>>) -> Vec<(String, String)> {
+    let (agents, workloads) = (snapshot.agents(), snapshot.workloads());
+    let listed = agents
+        .iter()
+        .flat_map(|agent| agent.credentials.service_accounts.iter().map(|name| (agent.id.namespace().to_owned(), name.clone())));
+    let changed = |name: &(String, String)| {
+        before.is_none_or(|before| before.contains(name)) != workloads.service_account_names.contains(name)
+    };
+    listed.filter(changed).collect()
+}
+
 /// Runs one watch for ever. Errors are retried: the age of the view says how long that may last.
-pub(crate) async fn follow<K>(api: Api<K>, what: &str, mut handle: impl FnMut(Event<K>))
+pub(crate) async fn follow<K>(api: Api<K>, what: &str, handle: impl FnMut(Event<K>))
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)));
+    follow_with(api, watcher::Config::default(), what, handle).await;
+}
+
+/// Runs a watch of the one object of that name for ever.
+pub(crate) async fn follow_one<K>(api: Api<K>, name: &str, what: &str, handle: impl FnMut(Event<K>))
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    // RBAC knows of it as of a watch of this name alone.
+    follow_with(api, watcher::Config::default().fields(&format!("metadata.name={name}")), what, handle).await;
+}
+
+async fn follow_with<K>(api: Api<K>, config: watcher::Config, what: &str, mut handle: impl FnMut(Event<K>))
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut events = std::pin::pin!(watcher(api, config.timeout(WATCH_SECONDS)));
     loop {
         match events.try_next().await {
             Ok(Some(event)) => handle(event),

@@ -1,10 +1,12 @@
 //! The claims of an access token.
 
+use super::lineage::{self, Actor, Link, UserLink};
 use super::{ACCESS_TOKEN_TYPE, KeyRing};
 use crate::agent::Granted;
+use crate::chain::MayAct;
 use crate::crd::OperationSpec;
 use crate::decision::Permit;
-use crate::grammar::{AgentId, CapabilityName, ResourcePattern};
+use crate::grammar::{CapabilityName, ResourcePattern};
 use crate::identity::jws::Unverified;
 use crate::operation::Operation;
 use serde::{Deserialize, Serialize};
@@ -13,17 +15,24 @@ use serde_json::{Map, Value};
 /// The type of `authorization_details` (RFC 9396 section 2) with which an operation is asked for and approved.
 pub const OPERATION_DETAILS: &str = "countersign_operation";
 
-/// The claims, with the names of RFC 9068 section 2.2. What is ours beyond it: `agent_uid` and `links`.
+/// The claims, with the names of RFC 9068 section 2.2. What is ours beyond it: `agent_uid`, `links`, `user`, `txn` and
+/// `ancestors`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccessClaims {
     /// Issuer: our URL.
     pub iss: String,
-    /// Subject: `agent:<namespace>/<name>`.
+    /// Subject: the user on whose behalf all happens, `user:<name>`, else the agent that began, `agent:<namespace>/<name>`.
     pub sub: String,
     /// The one audience.
     pub aud: String,
-    /// The client: the agent itself.
+    /// The client: the agent that acts and to which the token was issued, `agent:<namespace>/<name>`.
     pub client_id: String,
+    /// Who acts for the subject, the newest outermost (RFC 8693 section 4.1). Absent if the subject acts itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Actor>,
+    /// Who alone may exchange the token: the agent that is its audience (RFC 8693 section 4.4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_act: Option<MayAct>,
     /// Issued at, in seconds since the epoch.
     pub iat: u64,
     /// Ends at, in seconds since the epoch.
@@ -35,21 +44,19 @@ pub struct AccessClaims {
     /// Resource limits of the capabilities in `scope` that have them, or the one operation for which the token is good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorization_details: Vec<AuthorizationDetails>,
-    /// UID of the Agent's registration.
+    /// UID of the registration of the agent that acts.
     pub agent_uid: String,
-    /// For each agent on whose standing the token depends, its registration and revocation epoch.
+    /// For each agent of the chain, first the one that began: its registration, its revocation epoch, and how it proved itself.
     pub links: Vec<Link>,
-}
-
-/// One agent on which a token depends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Link {
-    /// Its subject.
-    pub sub: String,
-    /// UID of its registration.
-    pub agent_uid: String,
-    /// Its `revocationEpoch` when the token was issued. The token lives only while they are equal.
-    pub epoch: i64,
+    /// On what the user's part depends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserLink>,
+    /// Identifies the chain, the same in all its tokens (RFC 8417 section 2.2). Tokens of earlier versions have none.
+    #[serde(default)]
+    pub txn: String,
+    /// The identifiers of the tokens from which this one descends, first the one that began: if one is revoked, so is this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<String>,
 }
 
 /// One entry of `authorization_details` (RFC 9396 section 2).
@@ -95,7 +102,8 @@ pub struct ApprovedOperation {
 
 impl AccessClaims {
     pub(super) fn of(permit: &Permit, issuer: &str, jti: String) -> Self {
-        let subject = permit.subject().to_string();
+        let chain = permit.chain();
+        let acting = chain.acting();
         let authorization_details = match permit.operation() {
             Some(grant) => vec![AuthorizationDetails::Operation {
                 capability: grant.operation.capability.as_str().to_owned(),
@@ -108,23 +116,22 @@ impl AccessClaims {
         };
         Self {
             iss: issuer.to_owned(),
-            sub: subject.clone(),
+            sub: chain.subject(),
             aud: permit.audience().as_str().to_owned(),
-            client_id: subject.clone(),
+            client_id: acting.map(|link| link.agent.to_string()).unwrap_or_default(),
+            act: lineage::act(chain, issuer),
+            may_act: permit.may_act().cloned(),
             iat: permit.issued_at(),
             exp: permit.expires_at(),
             jti,
             scope: permit.scope(),
             authorization_details,
-            agent_uid: permit.agent_uid().to_owned(),
-            links: vec![Link { sub: subject, agent_uid: permit.agent_uid().to_owned(), epoch: permit.epoch() }],
+            agent_uid: acting.map(|link| link.uid.clone()).unwrap_or_default(),
+            links: lineage::links(chain),
+            user: lineage::user(chain),
+            txn: chain.txn().to_owned(),
+            ancestors: chain.ancestors().to_vec(),
         }
-    }
-
-    /// The agent that the token names.
-    #[must_use]
-    pub fn agent(&self) -> Option<AgentId> {
-        AgentId::parse(&self.sub).ok()
     }
 
     /// The capabilities in `scope` with their limits; `None` if one of them is not what we would have written.
@@ -186,17 +193,34 @@ fn limits(capability: &Granted) -> Option<AuthorizationDetails> {
     Some(AuthorizationDetails::Capability { capability: capability.name.as_str().to_owned(), resources })
 }
 
-/// Reads back a token of ours: `None` unless it is an access token that we signed and that has not expired at `now`.
-#[must_use]
-pub fn verify(token: &str, issuer: &str, keys: &KeyRing, now: u64) -> Option<AccessClaims> {
-    let unverified = Unverified::parse(token).ok()?;
-    if unverified.typ.as_deref() != Some(ACCESS_TOKEN_TYPE) {
-        return None;
-    }
-    let (key, algorithm) = keys.verification_key(unverified.kid.as_deref()?)?;
-    let verified = unverified.verify(key, algorithm).ok()?;
+/// Why a token is not one of ours that is alive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotOurs {
+    /// It says that it is, and names a key that is not in the ring: this one.
+    KeyUnknown(String),
+    /// It is no access token that we signed, or it has expired.
+    Worthless,
+}
+
+/// Reads back a token of ours.
+///
+/// # Errors
+/// [`NotOurs`] unless it is an access token that we signed and that has not expired at `now`.
+pub fn verify(token: &str, issuer: &str, keys: &KeyRing, now: u64) -> Result<AccessClaims, NotOurs> {
+    let unverified = Unverified::parse(token).map_err(|_| NotOurs::Worthless)?;
+    let (Some(ACCESS_TOKEN_TYPE), Some(kid)) = (unverified.typ.as_deref(), unverified.kid.as_deref()) else {
+        return Err(NotOurs::Worthless);
+    };
+    let Some(key) = keys.find(kid) else {
+        let kid = kid.to_owned();
+        // Nothing in it is proven, but what does not even say that it is ours is not worth a look for its key.
+        let says = unverified.into_claims().text("iss") == Some(issuer);
+        return Err(if says { NotOurs::KeyUnknown(kid) } else { NotOurs::Worthless });
+    };
+    let verified = unverified.verify(key.verifier()).map_err(|_| NotOurs::Worthless)?;
     let claims = AccessClaims::deserialize(serde::de::value::MapDeserializer::new(
         verified.members().iter().map(|(name, value)| (name.as_str(), value.clone())),
     ));
-    claims.ok().filter(|c: &AccessClaims| c.iss == issuer && c.exp > now && c.iat <= now.saturating_add(5))
+    let alive = |c: &AccessClaims| c.iss == issuer && c.exp > now && c.iat <= now.saturating_add(5);
+    claims.ok().filter(alive).ok_or(NotOurs::Worthless)
 }

@@ -1,4 +1,4 @@
-//! `dev run`: a control plane with the chart installed and the operator beside it, for `make up` and `make demo`.
+//! `dev run`: a control plane with the chart installed, the operator and an identity provider beside it, for `make up` and `make demo`.
 //!
 //! Runs in the foreground until it is killed; whatever kills it, everything it started ends with it. Once all is ready
 //! it writes `<dir>/env`, shell lines that say how to reach it.
@@ -13,9 +13,12 @@ use std::time::Duration;
 mod support;
 
 use support::cluster::{Cluster, ClusterOptions};
+use support::directory::Directory;
 use support::error::{Context, Error, Result};
+use support::identity_provider::IdentityProvider;
 use support::install::install_chart;
 use support::operator::{Operator, OperatorOptions};
+use support::process::quoted;
 
 /// What the command line asks for.
 const USAGE: &str = "usage: dev run --dir DIRECTORY --binary COUNTERSIGN";
@@ -50,33 +53,36 @@ fn run(directory: &Path, binary: &Path) -> Result<()> {
     install_chart(&cluster, 3, &[])?;
     eprintln!("dev: starting the operator");
     let operator = Operator::start(&cluster, &binary, &OperatorOptions::default())?;
-    write_env(&directory.join("env"), &cluster, &operator)?;
+    eprintln!("dev: starting the identity provider");
+    let provider = IdentityProvider::start_in(Directory::kept(&cluster.directory().subdirectory("identity-provider")?)?)?;
+    write_env(&directory.join("env"), &cluster, &operator, &provider, &binary)?;
     eprintln!("dev: ready at {}", operator.url());
     loop {
         std::thread::sleep(Duration::from_millis(500));
         cluster.check()?;
-        if let Some(status) = operator.process().exited() {
-            return Err(Error::new(format!("the operator ended: {status}\n{}", operator.process().log_tail())));
+        for (what, process) in [("operator", operator.process()), ("identity provider", provider.process())] {
+            if let Some(status) = process.exited() {
+                return Err(Error::new(format!("the {what} ended: {status}\n{}", process.log_tail())));
+            }
         }
     }
 }
 
 /// Writes the file whole or not at all: its existence is the sign that everything is ready.
-fn write_env(path: &Path, cluster: &Cluster, operator: &Operator) -> Result<()> {
-    let lines: [(&str, PathBuf); 6] = [
+fn write_env(path: &Path, cluster: &Cluster, operator: &Operator, provider: &IdentityProvider, binary: &Path) -> Result<()> {
+    let lines: [(&str, PathBuf); 10] = [
         ("KUBECONFIG", cluster.kubeconfig().to_owned()),
         ("ALICE_KUBECONFIG", cluster.kubeconfig_for("alice")?),
         ("BOB_KUBECONFIG", cluster.kubeconfig_for("bob")?),
         ("COUNTERSIGN_URL", operator.url().into()),
         ("COUNTERSIGN_CA", operator.ca_file().to_owned()),
         ("COUNTERSIGN_AUDIT", operator.audit_log()),
+        ("COUNTERSIGN", binary.to_owned()),
+        ("IDENTITY_PROVIDER_URL", provider.url().into()),
+        ("IDENTITY_PROVIDER_CA", provider.ca_file()),
+        ("IDENTITY_PROVIDER_LOGIN", provider.login_command()?),
     ];
     let text: String = lines.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect();
     let part = path.with_extension("part");
     fs::write(&part, text).and_then(|()| fs::rename(&part, path)).context(path.display())
-}
-
-/// A value as the shell takes it, whatever is in it.
-fn quoted(value: &Path) -> String {
-    format!("'{}'", value.display().to_string().replace('\'', r"'\''"))
 }

@@ -15,13 +15,19 @@ declare -A from=(
 	[curl]="package curl"
 	[jq]="package jq"
 	[faketime]="package faketime, for the tests of wrong clocks"
+	[strace]="package strace, for the test that records are on disk before the answer leaves"
+	[postgres]="PostgreSQL 13 or later, for the tests of its store: package postgresql"
 )
-packages=(openssl curl jq faketime) # commands and Debian packages of the same name
+packages=(openssl curl jq faketime strace) # commands and Debian packages of the same name
+
+# Debian keeps the server's programs out of PATH.
+has() { command -v "$1" >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null; }
 
 absent=()
 for command in "${packages[@]}"; do
-	command -v "$command" >/dev/null || absent+=("$command")
+	has "$command" || absent+=("$command")
 done
+has postgres || absent+=(postgresql)
 if [ "${#absent[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	echo "installing ${absent[*]}" >&2
 	apt-get update -q >&2
@@ -29,8 +35,8 @@ if [ "${#absent[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/n
 fi
 
 missing=0
-for command in cargo go node npm python3 kubectl openssl curl jq faketime; do
-	command -v "$command" >/dev/null || {
+for command in cargo go node npm python3 kubectl openssl curl jq faketime strace postgres; do
+	has "$command" || {
 		echo "'$command' is missing. Install ${from[$command]}" >&2
 		missing=1
 	}

@@ -6,14 +6,14 @@ use crate::world::{CHANGED_BY, PATIENCE, Stamp, World, agent, forbidden, stamped
 use serde_json::{Value, json};
 
 /// A namespace in which alice may write Agents and grant `a.*`, bob may write Agents, and carol may do neither.
-struct People {
-    world: &'static World,
-    stamp: Stamp,
-    namespace: String,
+pub struct People {
+    pub world: &'static World,
+    pub stamp: Stamp,
+    pub namespace: String,
 }
 
 /// Runs `test` on both kinds of clusters.
-fn both_ways(purpose: &str, test: impl Fn(&People)) {
+pub fn both_ways(purpose: &str, test: impl Fn(&People)) {
     for (world, stamp) in World::both() {
         let namespace = world.namespace(purpose);
         let bind = |name: &str, users: &[&str], rules: Value| {
@@ -36,22 +36,22 @@ fn both_ways(purpose: &str, test: impl Fn(&People)) {
 }
 
 impl People {
-    fn kubectl(&self, user: &str) -> Kubectl {
+    pub fn kubectl(&self, user: &str) -> Kubectl {
         self.world.cluster.kubectl_as(user).expect("a user")
     }
 
     /// The Agent `bot` with these members, and the stamp of `user` where people write it.
-    fn object(&self, user: &str, spec: &Value) -> Value {
+    pub fn object(&self, user: &str, spec: &Value) -> Value {
         let object = agent(&self.namespace, "bot", spec);
         if self.stamp == Stamp::ByHand { stamped(object, user) } else { object }
     }
 
-    fn apply(&self, user: &str, spec: &Value) -> Result<String, String> {
+    pub fn apply(&self, user: &str, spec: &Value) -> Result<String, String> {
         self.kubectl(user).apply(&self.object(user, spec).to_string()).map_err(|f| f.stderr)
     }
 
     /// Merges `spec` into the Agent, with the stamp of `user` where people write it.
-    fn patch(&self, user: &str, spec: &Value) -> Result<String, String> {
+    pub fn patch(&self, user: &str, spec: &Value) -> Result<String, String> {
         let mut patch = json!({"spec": spec});
         if self.stamp == Stamp::ByHand {
             patch["metadata"] = json!({"annotations": {CHANGED_BY: user}});
@@ -65,7 +65,7 @@ impl People {
         self.kubectl(user).run_with_input(&arguments, &patch.to_string()).map_err(|f| f.stderr)
     }
 
-    fn stamp(&self) -> Option<String> {
+    pub fn stamp(&self) -> Option<String> {
         let agent = self.world.kubectl().get_json(&["get", "agent", "bot", "-n", &self.namespace]).expect("the Agent");
         agent["metadata"]["annotations"][CHANGED_BY].as_str().map(str::to_owned)
     }
@@ -168,6 +168,13 @@ fn whoever_could_make_an_agents_rights_his_own_needs_grant_on_all_of_them() {
         people
             .patch("bob", &json!({"tokens": {"audiences": [{"name": "https://a.example"}]}}))
             .expect("fewer audiences need no grant");
+        let signed =
+            |algorithm: &str| json!({"tokens": {"audiences": [{"name": "https://a.example", "signingAlgorithm": algorithm}]}});
+        people.patch("bob", &signed("EdDSA")).expect("writing out the default changes nothing");
+        for algorithm in ["ES256", "EdDSA"] {
+            forbidden(people.patch("bob", &signed(algorithm)), "may not grant capability \"a.read\"");
+            people.patch("alice", &signed(algorithm)).expect("alice may");
+        }
         people.patch("bob", &json!({"displayName": "Bot"})).expect("a name is no right");
     });
 }
@@ -327,4 +334,40 @@ fn the_policies_have_no_complaint_of_their_own() {
             assert!(warnings.is_null(), "{}: {warnings}", policy["metadata"]["name"]);
         }
     }
+}
+
+#[test]
+fn an_agent_of_before_an_upgrade_is_not_changed_by_the_default_of_a_new_field() {
+    // A world of its own, whose definition lacks the field for a while.
+    let world = World::start(4, &[], &[]);
+    let namespace = world.namespace("older");
+    let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["agents"], "verbs": ["get", "list", "create", "update", "patch"]}]);
+    world.bind(&namespace, "write", &rules, &[user("bob")]);
+    let pointer = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/tokens/properties/audiences/items/properties/signingAlgorithm";
+    let definition = ["get", "customresourcedefinition", "agents.countersign.dev"];
+    let field = world.kubectl().get_json(&definition).expect("the definition").pointer(pointer).expect("the field").clone();
+    let change = |operation: &Value| {
+        let patch = json!([operation]).to_string();
+        let arguments = ["patch", "customresourcedefinition", "agents.countersign.dev", "--type=json", "-p", &patch];
+        world.kubectl().run(&arguments).expect("the definition is changed");
+    };
+    let audience = |entry: Value| json!({"tokens": {"audiences": [entry]}});
+    let new = agent(&namespace, "new", &audience(json!({"name": "https://a.example", "signingAlgorithm": "ES256"})));
+    let knows_field = || {
+        let arguments = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
+        world.kubectl().run_with_input(&arguments, &new.to_string()).is_ok()
+    };
+    change(&json!({"op": "remove", "path": pointer}));
+    wait_until("the field is unknown", PATIENCE, || !knows_field());
+    world.apply(&stamped(agent(&namespace, "bot", &audience(json!({"name": "https://a.example"}))), "admin")).expect("created");
+    change(&json!({"op": "add", "path": pointer, "value": field}));
+    wait_until("the field is known", PATIENCE, knows_field);
+    let patch = |spec: &Value| {
+        let patch = json!({"spec": spec}).to_string();
+        let bob = world.cluster.kubectl_as("bob").expect("a user");
+        bob.run(&["patch", "agent", "bot", "-n", &namespace, "--type=merge", "-p", &patch]).map_err(|f| f.stderr)
+    };
+    patch(&json!({"displayName": "Bot"})).expect("a name is no right, and nothing else was changed");
+    patch(&audience(json!({"name": "https://a.example", "signingAlgorithm": "EdDSA"}))).expect("nor was this");
+    forbidden(patch(&audience(json!({"name": "https://a.example", "signingAlgorithm": "ES256"}))), "may not grant");
 }

@@ -280,9 +280,6 @@ fn what_the_agent_withdraws_is_never_approved() {
     approved.revoke(&approved.id).expect(200);
     approved.poll().refused(400, "access_denied");
     approved.revoke("unknown").expect(200);
-    let standing = world.tenant("standing");
-    let token = standing.access_token();
-    send(&world.operator.url(), "/oauth2/revoke", &standing, &[("token", &token)], &[]).refused(400, "unsupported_token_type");
 }
 
 #[test]

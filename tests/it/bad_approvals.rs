@@ -163,7 +163,7 @@ fn a_request_has_exactly_one_hint_and_every_parameter_its_form() {
     raw(&[("login_hint", &other.subject())]).refused(400, "unknown_user_id");
     raw(&[("login_hint", "alice@acme.com")]).refused(400, "unknown_user_id");
     raw(&[("login_hint", &hint), ("login_hint_token", "x")]).refused(400, "invalid_request");
-    raw(&[("login_hint_token", "x")]).refused(400, "invalid_request");
+    raw(&[("login_hint_token", "x")]).refused(400, "expired_login_hint_token");
     raw(&[("id_token_hint", "x")]).refused(400, "invalid_request");
     raw(&[("login_hint", &hint), ("client_id", &other.subject())]).refused(401, "invalid_client");
     for expiry in ["0", "-1", "P1Y", "1.5", "604801", "99999999999999999999", "+5", "05", " 5", "5 "] {

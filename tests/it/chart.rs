@@ -1,16 +1,22 @@
 //! The chart: exactly the rights that its README lists, and nothing that a stolen token could use elsewhere.
 
 use crate::office::{Office, whoami};
-use crate::support::install::{NAMESPACE, RELEASE, render_chart};
+use crate::support::cluster::{Cluster, ClusterOptions};
+use crate::support::install::{NAMESPACE, RELEASE, install_chart, render_chart};
 use crate::support::kubectl::Kubectl;
 use crate::support::repository;
 use crate::world::{Stamp, World, forbidden};
 use serde_json::{Value, json};
 
-/// All documents of the chart rendered with default values, by both versions of Helm.
+/// All documents of the chart rendered with default values.
 fn rendered(helm: u8) -> Vec<Value> {
+    rendered_with(helm, &[])
+}
+
+/// All documents of the chart rendered with these values.
+fn rendered_with(helm: u8, values: &[(&str, &str)]) -> Vec<Value> {
     let scratch = tempfile::tempdir().expect("a directory");
-    let yaml = render_chart(scratch.path(), helm, &[]).expect("the chart renders");
+    let yaml = render_chart(scratch.path(), helm, values).expect("the chart renders");
     yaml.split("\n---")
         .filter(|d| d.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#') && l.trim() != "---"))
         .map(parse)
@@ -96,12 +102,22 @@ fn k2_a_stolen_operator_token_opens_nothing_else() {
         ("operate", "jitrequests.countersign.dev"),
         ("operate", "agents.countersign.dev"),
         ("operate", "capabilities.countersign.dev"),
+        ("operate", "trustedissuers.countersign.dev"),
+        ("update", "trustedissuers.countersign.dev/status"),
         ("update", "jitrequests.countersign.dev/status"),
         ("update", "agents.countersign.dev/status"),
         ("update", "capabilities.countersign.dev/status"),
+        ("create", "tokenreviews"),
     ] {
         assert!(can(verb, resource, "default"), "the question itself works: {verb} {resource}");
     }
+    // Of its own Secret it sees every change, and of no other.
+    for verb in ["get", "list", "watch", "update"] {
+        let its = format!("secrets/{RELEASE}");
+        assert!(operator.run(&["auth", "can-i", verb, &its, "-n", NAMESPACE]).is_ok(), "{verb} its Secret");
+        assert!(!can(verb, "secrets", NAMESPACE), "{verb} any Secret of its namespace");
+    }
+    forbidden(operator.run(&["get", "secrets", "-n", NAMESPACE]).map_err(|f| f.stderr), "cannot list");
     for (verb, resource) in [
         ("get", "secrets"),
         ("list", "secrets"),
@@ -142,6 +158,10 @@ fn k2_a_stolen_operator_token_opens_nothing_else() {
         ("update", "jitrequests.countersign.dev"),
         ("patch", "jitrequests.countersign.dev"),
         ("deletecollection", "jitrequests.countersign.dev"),
+        ("create", "trustedissuers.countersign.dev"),
+        ("update", "trustedissuers.countersign.dev"),
+        ("patch", "trustedissuers.countersign.dev"),
+        ("delete", "trustedissuers.countersign.dev"),
         ("create", "capabilities.countersign.dev"),
         ("update", "capabilities.countersign.dev"),
         ("patch", "capabilities.countersign.dev"),
@@ -160,7 +180,7 @@ fn k2_a_stolen_operator_token_opens_nothing_else() {
         ("list", "configmaps"),
         ("get", "configmaps"),
         ("delete", "leases"),
-        ("create", "tokenreviews"),
+        ("get", "auditrecords.countersign.dev"),
     ] {
         for namespace in ["", "default", "kube-system"] {
             assert!(!can(verb, resource, namespace), "{verb} {resource} in {namespace:?}");
@@ -215,24 +235,125 @@ fn both_helms_render_the_same_policies_as_the_binary_prints() {
     }
 }
 
+/// Values for PostgreSQL.
+const POSTGRES: [(&str, &str); 2] = [("database.existingSecret", "countersign-database"), ("replicas", "3")];
+
 #[test]
 fn k8_the_pod_is_restricted() {
-    let documents = rendered(4);
-    let pod = &of_kind(&documents, "StatefulSet")[0]["spec"]["template"]["spec"];
-    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-    let container = &pod["containers"][0]["securityContext"];
-    assert_eq!(
-        (&container["readOnlyRootFilesystem"], &container["allowPrivilegeEscalation"]),
-        (&Value::Bool(true), &Value::Bool(false))
-    );
-    assert_eq!(container["capabilities"]["drop"][0], "ALL");
-    // The command line of the chart is one that the binary accepts.
+    for (values, kind) in [(&[][..], "StatefulSet"), (&POSTGRES, "Deployment")] {
+        let documents = rendered_with(4, values);
+        let pod = &of_kind(&documents, kind)[0]["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        let container = &pod["containers"][0]["securityContext"];
+        assert_eq!(
+            (&container["readOnlyRootFilesystem"], &container["allowPrivilegeEscalation"]),
+            (&Value::Bool(true), &Value::Bool(false))
+        );
+        assert_eq!(container["capabilities"]["drop"][0], "ALL");
+    }
+}
+
+/// The database in the command line of the chart, which is one that the binary accepts.
+fn database(workload: &Value) -> countersign::config::DatabaseArgs {
     use clap::Parser as _;
-    let args: Vec<String> = pod["containers"][0]["args"]
+    use countersign::config::{Cli, Command};
+    let args: Vec<String> = workload["spec"]["template"]["spec"]["containers"][0]["args"]
         .as_array()
         .expect("args")
         .iter()
         .map(|a| a.as_str().expect("text").replace("$(POD_NAMESPACE)", NAMESPACE))
         .collect();
-    countersign::config::Cli::try_parse_from(std::iter::once("countersign".to_owned()).chain(args)).expect("accepted");
+    match Cli::try_parse_from(std::iter::once("countersign".to_owned()).chain(args)).expect("accepted").command {
+        Command::Serve(args) => args.database,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn sqlite_is_one_pod_with_a_volume_that_outlives_it() {
+    for helm in [3, 4] {
+        let documents = rendered_with(helm, &[("persistence.size", "3Gi"), ("persistence.storageClassName", "fast")]);
+        assert!(of_kind(&documents, "Deployment").is_empty());
+        let set = of_kind(&documents, "StatefulSet")[0];
+        assert_eq!(set["spec"]["replicas"], 1);
+        let claims = set["spec"]["volumeClaimTemplates"].as_array().expect("claims");
+        assert_eq!(claims.len(), 1);
+        assert_eq!(claims[0]["spec"]["resources"]["requests"]["storage"], "3Gi");
+        assert_eq!(claims[0]["spec"]["storageClassName"], "fast");
+        assert_eq!(
+            of_kind(&rendered(helm), "StatefulSet")[0]["spec"]["volumeClaimTemplates"][0]["spec"]["storageClassName"],
+            Value::Null
+        );
+        let pod = &set["spec"]["template"]["spec"];
+        assert_eq!(pod["volumes"], Value::Null, "no emptyDir");
+        let mount = &pod["containers"][0]["volumeMounts"][0];
+        assert_eq!(mount["name"], claims[0]["metadata"]["name"]);
+        let path = database(set).url().expect("a URL").to_string();
+        assert!(path.starts_with(&format!("sqlite://{}/", mount["mountPath"].as_str().expect("a path"))), "{path}");
+    }
+}
+
+#[test]
+fn postgresql_is_a_deployment_that_reads_the_url_from_a_secret() {
+    for helm in [3, 4] {
+        let values = [&POSTGRES[..], &[("database.key", "uri"), ("tls.existingSecret", "tls")]].concat();
+        let documents = rendered_with(helm, &values);
+        assert!(of_kind(&documents, "StatefulSet").is_empty());
+        let deployment = of_kind(&documents, "Deployment")[0];
+        assert_eq!(deployment["spec"]["replicas"], 3);
+        assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"], 0, "an upgrade interrupts nothing");
+        assert_eq!(deployment["spec"]["volumeClaimTemplates"], Value::Null);
+        let pod = &deployment["spec"]["template"]["spec"];
+        assert_eq!(pod["volumes"][0]["secret"]["secretName"], "countersign-database");
+        assert_eq!(pod["volumes"][1]["secret"]["secretName"], "tls");
+        let mount = &pod["containers"][0]["volumeMounts"][0];
+        assert_eq!((&mount["name"], &mount["readOnly"]), (&pod["volumes"][0]["name"], &json!(true)));
+        let file = format!("{}/uri", mount["mountPath"].as_str().expect("a path"));
+        assert_eq!(database(deployment).database_file.expect("a file").display().to_string(), file);
+        // One is enough for PostgreSQL, too, and no right is added.
+        let one = rendered_with(helm, &POSTGRES[..1]);
+        assert_eq!(of_kind(&one, "Deployment")[0]["spec"]["replicas"], 1);
+        for kind in ["ClusterRole", "Role"] {
+            let rules =
+                |documents: &[Value]| of_kind(documents, kind).iter().map(|role| role["rules"].clone()).collect::<Vec<_>>();
+            assert_eq!(rules(&documents), rules(&rendered(helm)), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn values_that_would_lose_state_are_refused() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    for helm in [3, 4] {
+        for (values, says) in [
+            (&[("replicas", "2")][..], "SQLite is for one replica"),
+            (&[("replicas", "0")], "replicas"),
+            (&[("persistence.size", "")], "size"),
+            (&[("persistence.size", "0Gi")], "size"),
+            (&[("persistence.accessMode", "ReadWriteMany")], "accessMode"),
+            (&[("persistence.emptyDir", "true")], "emptyDir"),
+            (&[("database.url", "postgres://u:p@h/d")], "url"),
+            (&[("database.existingSecret", "A")], "existingSecret"),
+            (&[("database.key", "../url")], "key"),
+        ] {
+            let refused = render_chart(scratch.path(), helm, values).expect_err(&format!("{values:?}")).to_string();
+            assert!(refused.contains(says), "Helm {helm}, {values:?}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn both_helms_move_an_installation_from_sqlite_to_postgresql() {
+    let cluster = Cluster::start(&ClusterOptions::default()).expect("a cluster");
+    let kinds = || {
+        let names = cluster.kubectl().run(&["get", "statefulsets,deployments", "-n", NAMESPACE, "-o", "name"]);
+        names.expect("a list").lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for helm in [3, 4] {
+        // Some value must be given, else Helm takes those of the last time.
+        install_chart(&cluster, helm, &[("replicas", "1")]).expect("the API server takes it");
+        assert_eq!(kinds(), ["statefulset.apps/countersign"]);
+        install_chart(&cluster, helm, &POSTGRES).expect("the API server takes it");
+        assert_eq!(kinds(), ["deployment.apps/countersign"]);
+    }
 }

@@ -1,22 +1,29 @@
 //! Clients and verifiers that other people wrote, unmodified, against the running service. See `tests/clients`.
 
+use crate::chains::{ALICE, Team, id_token};
 use crate::support::repository;
 use crate::world::{DOCS, PATIENCE, Tenant, World, wait_until};
 use serde_json::Value;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-/// A script of `tests/clients` with an agent's credential. Returns it and the directory of its files, which must outlive it.
-fn script(name: &str, tenant: &Tenant<'_>) -> (Command, tempfile::TempDir) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let operator = &tenant.world.operator;
+/// A script of `tests/clients`, which knows the service and the audience.
+fn node(name: &str, world: &World) -> Command {
+    let operator = &world.operator;
     let mut command = Command::new("node");
     command
         .arg(repository().join("tests/clients").join(name))
         .env("COUNTERSIGN_URL", operator.url())
         .env("NODE_EXTRA_CA_CERTS", operator.ca_file())
-        .env("AUDIENCE", DOCS)
-        .env("TOKEN_FILE", file(&directory, "token", &tenant.token));
+        .env("AUDIENCE", DOCS);
+    command
+}
+
+/// The same with an agent's credential. Returns it and the directory of its files, which must outlive it.
+fn script(name: &str, tenant: &Tenant<'_>) -> (Command, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = node(name, tenant.world);
+    command.env("TOKEN_FILE", file(&directory, "token", &tenant.token));
     (command, directory)
 }
 
@@ -56,6 +63,34 @@ fn oauth4webapi_accepts_the_token_as_rfc_9068_demands() {
 #[test]
 fn jose_verifies_the_token_with_the_published_keys() {
     run("jose.mjs");
+}
+
+#[test]
+fn clients_pass_a_token_on_from_agent_to_agent_and_verifiers_read_the_chain() {
+    let team = Team::start("clients-chain");
+    let directory = tempfile::tempdir().expect("a directory");
+    let (bot, search) = (team.subject("bot"), team.subject("search"));
+    let server = team.world.resource_server(DOCS);
+    let mut command = node("delegation.mjs", team.world);
+    command.env("SUBJECT", ALICE).env("FIRST_AGENT", &bot).env("SECOND_AGENT", &search).env("TOO_MUCH", "document.index");
+    for (name, text) in [
+        ("ID_TOKEN_FILE", id_token().as_str()),
+        ("FIRST_TOKEN_FILE", team.credential("bot")),
+        ("SECOND_TOKEN_FILE", team.credential("search")),
+        ("RS_TOKEN_FILE", &server),
+    ] {
+        command.env(name, file(&directory, name, text));
+    }
+    let outcome = outcome(&command.output().expect("node"));
+    assert_eq!(outcome["actors"], serde_json::json!([search, bot]));
+    assert_eq!(outcome["scope"], "document.read web.search");
+    let records = team.world.operator.audit_lines().expect("the audit log");
+    let issued: Vec<_> =
+        records.iter().filter(|record| record["jti"] == outcome["jti"] && record["event"] == "token.issue").collect();
+    assert!(
+        matches!(issued.as_slice(), [record] if record["chain"] == format!("{bot} {search}") && record["user"] == ALICE),
+        "{issued:?}"
+    );
 }
 
 #[test]

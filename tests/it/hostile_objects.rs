@@ -3,21 +3,21 @@
 
 use crate::jit_filing::nested;
 use crate::office::{Office, create};
-use crate::support::operator::{Operator, OperatorOptions};
-use crate::world::{DOCS, Stamp, World, binary};
+use crate::support::operator::OperatorOptions;
+use crate::world::{DOCS, Stamp, World};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// A process that lists what is stored has to become ready.
 fn another_process_becomes_ready(world: &World) {
     let options = OperatorOptions { name: "second".to_owned(), ..OperatorOptions::default() };
-    drop(Operator::start(&world.cluster, binary(), &options).expect("it becomes ready"));
+    drop(world.another(options));
 }
 
 #[test]
 fn a21_a_request_of_any_depth_stops_nobody_else() {
     // A world of its own: it may break.
-    let world = World::start(4, &[], &[]);
+    let world = World::start_shareable();
     let office = Office::open(&world, Stamp::ByPolicy, "deep");
     let other = world.tenant("bystander");
     world.exchange(&other.token).expect(200);
@@ -35,7 +35,7 @@ fn a21_a_request_of_any_depth_stops_nobody_else() {
 
 #[test]
 fn a21_fields_that_somebody_claims_to_manage_stop_nobody_else() {
-    let world = World::start(4, &[], &[]);
+    let world = World::start_shareable();
     let office = Office::open(&world, Stamp::ByPolicy, "managed");
     let claimed = |api: &str| {
         let fields = (1..500).fold(json!({}), |inner, _| json!({"f:a": inner}));

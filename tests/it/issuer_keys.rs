@@ -2,8 +2,8 @@
 
 use crate::forged_tokens::{encode, signed_by_the_api_server};
 use crate::support::cluster::ClusterOptions;
-use crate::support::operator::{Operator, OperatorOptions};
-use crate::world::{CLIENT_ASSERTION, Reply, World, binary, claims, client};
+use crate::support::operator::OperatorOptions;
+use crate::world::{CLIENT_ASSERTION, Reply, World, claims, client};
 use serde_json::json;
 
 #[test]
@@ -43,7 +43,7 @@ fn an_unknown_key_is_asked_for_at_most_once_in_ten_seconds() {
 fn h10_many_unknown_names_take_no_memory() {
     // An operator of its own, so that nothing else makes it grow.
     let options = OperatorOptions { name: "unknown-names".to_owned(), ..OperatorOptions::default() };
-    let operator = Operator::start(&World::shared().cluster, binary(), &options).expect("it starts");
+    let operator = World::shared().another(options);
     let http = client(&operator);
     let resident = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", operator.process().pid())).expect("a process");

@@ -83,6 +83,18 @@ fn k3_an_agent_asks_for_itself_only_and_people_do_not_ask() {
     });
 }
 
+/// A user, and an agent of the same namespace that was registered for this and called.
+fn behalf(office: &Office<'_>, user: &str) -> Value {
+    let namespace = office.namespace();
+    workload::create_service_account(&office.admin(), namespace, "planner").expect("a ServiceAccount");
+    office.world().apply(&stamped(agent(namespace, "planner", &json!({})), "admin")).expect("another Agent");
+    office.admin().wait_for(namespace, "agent/planner", "condition=Ready", PATIENCE).expect("it is Ready");
+    let planner = office.admin().get_json(&["get", "agent", "planner", "-n", namespace]).expect("the Agent");
+    let link = json!({"uid": planner["metadata"]["uid"], "epoch": 0});
+    json!({"user": user, "chain": [format!("agent:{namespace}/planner")],
+        "lineage": {"links": [link], "transaction": "t", "ancestors": ["j"]}})
+}
+
 #[test]
 fn only_the_operator_says_on_whose_behalf_an_agent_asks() {
     both_ways("behalf", |office| {
@@ -94,7 +106,7 @@ fn only_the_operator_says_on_whose_behalf_an_agent_asks() {
                 forbidden(office.file(who, "request", &spec), "only the operator may set spec.onBehalfOf");
             }
         }
-        let behalf = json!({"onBehalfOf": {"user": "bob", "chain": [office.tenant.subject()]}});
+        let behalf = json!({"onBehalfOf": behalf(office, "bob")});
         office.file(&operator, "request", &behalf).expect("the operator may");
         office.settled("request", "Pending");
         // An administrator holds every verb, also that of the operator, and is not the operator for all that.
@@ -192,7 +204,7 @@ fn what_was_asked_cannot_be_changed() {
         alice_may_file(office);
         let optional = json!({
             "justification": "because", "decideBy": from_now(3600).to_string(), "ttlSecondsAfterFinished": 600,
-            "onBehalfOf": {"user": "carol"}, "expirationSeconds": 120,
+            "onBehalfOf": behalf(office, "carol"), "expirationSeconds": 120,
             "operation": {"capability": office.capability, "audience": DOCS, "resource": "invoice:7", "parameters": {"amount": 5}},
         });
         let operator = office.admin().impersonating(OPERATOR, &[]);

@@ -1,31 +1,24 @@
 //! Several operators on one cluster: an approval makes one token, whoever is asked, however often, and whoever dies meanwhile.
 
+use crate::crowd::{connected, insist};
 use crate::payments::{Asked, CIBA, asked};
 use crate::support::operator::{Operator, OperatorOptions};
-use crate::world::{CLIENT_ASSERTION, PATIENCE, Tenant, World, binary, claims, wait_until};
+use crate::world::{CLIENT_ASSERTION, PATIENCE, Tenant, World, claims, wait_until};
 use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
 use std::collections::HashSet;
-use std::fs::OpenOptions;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Another replica: same cluster, same issuer.
-fn replica(world: &World, name: &str, args: &[String]) -> Operator {
+pub fn replica(world: &World, name: &str, args: &[String]) -> Operator {
     let issuer = Some(world.operator.issuer().to_owned());
     let options = OperatorOptions { name: name.to_owned(), issuer, args: args.to_vec(), ..OperatorOptions::default() };
-    Operator::start(&world.cluster, binary(), &options).expect("a replica starts")
+    world.another(options)
 }
 
 /// How often this process came second when an approval was turned into a token.
 fn conflicts(operator: &Operator) -> u64 {
-    let metrics = operator.get("/metrics").expect("metrics").body;
-    let line = metrics.lines().find_map(|line| line.strip_prefix("countersign_jit_redeem_conflicts_total "));
-    line.expect("a counter").parse().expect("a number")
+    operator.metric("countersign_jit_redeem_conflicts_total").expect("a counter")
 }
 
 #[test]
@@ -33,7 +26,7 @@ fn a10_a_thousand_parallel_polls_of_two_processes_get_one_token() {
     const POLLS: usize = 1000;
     const ROUNDS: usize = 12;
     // A world of its own: two processes under a thousand connections disturb others.
-    let world = World::start(4, &[], &[]);
+    let world = World::start_shareable();
     let (tenant, capability) = world.payments_tenant("parallel");
     world.approver("bob", &tenant.namespace, &capability);
     let second = replica(&world, "second", &[]);
@@ -53,7 +46,7 @@ fn a10_a_thousand_parallel_polls_of_two_processes_get_one_token() {
             assert!(*status == 200 || *status == 503 || (*status == 400 && body["error"] == "invalid_grant"), "{status} {body}");
         }
         let answered = replies.iter().filter(|(status, _)| *status == 200).count();
-        println!("round {round}: {answered} of {POLLS} polls were answered with the token");
+        eprintln!("round {round}: {answered} of {POLLS} polls were answered with the token");
         assert!(answered >= POLLS / 2, "{answered}: {:?}", reasons(&operators, &asked));
         let status = asked.status();
         assert_eq!(identifiers, HashSet::from([status["jti"].to_string()]), "and it is the one that is stored");
@@ -65,7 +58,7 @@ fn a10_a_thousand_parallel_polls_of_two_processes_get_one_token() {
             .collect();
         assert_eq!(recorded, identifiers, "and the only one in either log");
         let lost = operators.map(conflicts);
-        println!("round {round}: races lost by each process so far: {lost:?}");
+        eprintln!("round {round}: races lost by each process so far: {lost:?}");
         if lost.iter().all(|lost| *lost > 0) {
             return;
         }
@@ -85,18 +78,8 @@ fn reasons(operators: &[&Operator; 2], asked: &Asked<'_>) -> std::collections::B
 
 /// Polls so often at once, half at each operator, over connections that are open before.
 async fn polls(operators: &[&Operator; 2], tenant: &Tenant<'_>, id: &str, count: usize) -> Vec<(u16, Value)> {
-    let pem = std::fs::read(operators[0].ca_file()).expect("the CA");
-    let http = reqwest::Client::builder()
-        .tls_certs_only([reqwest::Certificate::from_pem(&pem).expect("a certificate")])
-        .pool_max_idle_per_host(count)
-        .timeout(Duration::from_secs(60))
-        .build()
-        .expect("a client");
     let urls: Vec<String> = (0..count).map(|i| operators[i % 2].url()).collect();
-    let open = urls.iter().map(|url| http.get(format!("{url}/healthz")).send());
-    for opened in futures::future::join_all(open).await {
-        opened.expect("a connection").text().await.expect("ok");
-    }
+    let http = connected(operators[0], &urls).await;
     let form = [
         ("grant_type", CIBA),
         ("auth_req_id", id),
@@ -104,7 +87,8 @@ async fn polls(operators: &[&Operator; 2], tenant: &Tenant<'_>, id: &str, count:
         ("client_assertion", tenant.token.as_str()),
     ];
     let polls = urls.iter().map(|url| {
-        let sent = http.post(format!("{url}/oauth2/token")).form(&form).send();
+        // Asking again must not make a second token either.
+        let sent = insist(http.post(format!("{url}/oauth2/token")).form(&form));
         async move {
             let reply = sent.await.expect("an answer");
             (reply.status().as_u16(), reply.json().await.expect("JSON"))
@@ -113,62 +97,40 @@ async fn polls(operators: &[&Operator; 2], tenant: &Tenant<'_>, id: &str, count:
     futures::future::join_all(polls).await
 }
 
-/// The audit log of a process as a pipe that can be stopped up: a process whose record cannot be written keeps its reply.
-struct Pipe {
-    path: PathBuf,
-    stopped: Arc<AtomicBool>,
-    full: Arc<AtomicBool>,
+/// Keeps everybody from writing records, by a lock on their table: whoever has an outcome keeps its reply. Gone when dropped.
+struct Dam(tokio::runtime::Runtime, Option<PgConnection>);
+
+impl Dam {
+    fn new(world: &World) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let connection = runtime.block_on(async {
+            let mut connection = PgConnection::connect(world.database()).await.expect("a connection");
+            sqlx::raw_sql("BEGIN; LOCK TABLE segments IN SHARE MODE").execute(&mut connection).await.expect("locked");
+            connection
+        });
+        Self(runtime, Some(connection))
+    }
 }
 
-impl Pipe {
-    fn new(directory: &Path) -> Self {
-        let path = directory.join("audit.pipe");
-        assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
-        // Opened for both, so that it has a reader whoever else comes and goes; O_NONBLOCK, so that filling it ends.
-        let mut pipe = OpenOptions::new().read(true).write(true).custom_flags(0o4000).open(&path).expect("a pipe");
-        let (stopped, full) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (stop, is_full) = (Arc::clone(&stopped), Arc::clone(&full));
-        std::thread::spawn(move || {
-            let mut buffer = [0u8; 65536];
-            loop {
-                if stop.load(Ordering::SeqCst) {
-                    // Byte by byte at the end, until not one more goes in.
-                    while pipe.write(&buffer[..4096]).is_ok() || pipe.write(&buffer[..1]).is_ok() {}
-                    is_full.store(true, Ordering::SeqCst);
-                } else if pipe.read(&mut buffer).is_ok_and(|n| n > 0) {
-                    continue;
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        });
-        Self { path, stopped, full }
-    }
-
-    fn stop_up(&self) {
-        self.full.store(false, Ordering::SeqCst);
-        self.stopped.store(true, Ordering::SeqCst);
-        wait_until("the pipe is full", PATIENCE, || self.full.load(Ordering::SeqCst));
-    }
-
-    fn clear(&self) {
-        self.stopped.store(false, Ordering::SeqCst);
+impl Drop for Dam {
+    fn drop(&mut self) {
+        if let Some(connection) = self.1.take() {
+            self.0.block_on(connection.close()).expect("closed");
+        }
     }
 }
 
 #[test]
 fn a11_kill_9_between_the_write_and_the_reply_neither_burns_nor_doubles_an_approval() {
     const KILLS: usize = 50;
-    let world = World::start(4, &[], &[]);
+    let world = World::start_shareable();
     let (tenant, capability) = world.payments_tenant("killed");
     world.approver("bob", &tenant.namespace, &capability);
-    let directory = tempfile::tempdir().expect("a directory");
-    let pipe = Pipe::new(directory.path());
-    let args = [format!("--audit-log={}", pipe.path.display())];
-    let mut victim = replica(&world, "victim", &args);
+    let mut victim = replica(&world, "victim", &[]);
     for kill in 0..KILLS {
         let asked = asked(&tenant, &capability);
         asked.approve("bob");
-        pipe.stop_up();
+        let dam = Dam::new(&world);
         let url = victim.url();
         let stored = std::thread::scope(|scope| {
             let poll = scope.spawn(|| poll_until_death(&tenant, &asked, &url));
@@ -179,16 +141,15 @@ fn a11_kill_9_between_the_write_and_the_reply_neither_burns_nor_doubles_an_appro
             assert!(reply.is_none(), "kill {kill}: the reply had left: {reply:?}");
             status
         });
-        pipe.clear();
-        drop(victim);
+        drop((dam, victim));
         // Even: the other replica is asked. Odd: the one that was killed, started anew.
         let asked_anew = Instant::now();
         if kill % 2 == 0 {
             let token = asked.token();
             check(kill, &token, &stored);
-            victim = replica(&world, "victim", &args);
+            victim = replica(&world, "victim", &[]);
         } else {
-            victim = replica(&world, "victim", &args);
+            victim = replica(&world, "victim", &[]);
             let reply = asked.poll_at(&victim.url(), "0");
             if asked_anew.elapsed() < Duration::from_secs(8) {
                 check(kill, &reply.expect(200).text("access_token"), &stored);

@@ -110,6 +110,9 @@ fn every_field_has_bounds_and_a_type() {
         audience("https://a b"),
         audience("https://\u{e9}"),
         audience(&"a".repeat(257)),
+        json!({"tokens": {"audiences": [{"name": DOCS, "signingAlgorithm": "RS256"}]}}),
+        json!({"tokens": {"audiences": [{"name": DOCS, "signingAlgorithm": "es256"}]}}),
+        json!({"tokens": {"audiences": [{"name": DOCS, "signingAlgorithm": ""}]}}),
     ];
     for spec in bad {
         let refused = dry_run(world, &agent(&namespace, "bot", &spec.clone()));
@@ -127,7 +130,7 @@ fn a_field_that_does_not_exist_is_refused() {
         json!({"capabilities": [{"name": "a.b", "resource": "document:x"}]}),
         json!({"tokens": {"expirationSecond": 1}}),
         json!({"identity": {"serviceAccounts": [{"name": "bot", "namespace": "other"}]}}),
-        json!({"delegation": {"maxDepth": 9}}),
+        json!({"delegation": {"depth": 4}}),
     ] {
         let message = dry_run(world, &agent(&namespace, "bot", &spec.clone())).expect_err("unknown");
         assert!(message.contains("unknown field"), "{spec}: {message}");
@@ -170,6 +173,7 @@ fn kubectl_explains_every_field() {
         "agent.spec.tokens.expirationSeconds",
         "agent.spec.tokens.audiences",
         "agent.spec.tokens.audiences.name",
+        "agent.spec.tokens.audiences.signingAlgorithm",
         "agent.status",
         "agent.status.conditions",
         "agent.status.observedGeneration",
@@ -204,9 +208,24 @@ fn status_says_of_which_generation_it_speaks() {
     wait_until("the new generation is observed", PATIENCE, || tenant.agent()["status"]["observedGeneration"] == 2);
     let agent = tenant.agent();
     let conditions = agent["status"]["conditions"].as_array().expect("conditions");
-    assert_eq!(conditions.len(), 3);
-    for (kind, status) in [("Ready", "True"), ("Admitted", "True"), ("Suspended", "False")] {
+    assert_eq!(conditions.len(), 4);
+    for (kind, status) in [("Ready", "True"), ("IdentityResolved", "True"), ("Admitted", "True"), ("Suspended", "False")] {
         let condition = conditions.iter().find(|c| c["type"] == kind).unwrap_or_else(|| panic!("{kind}"));
         assert_eq!((&condition["status"], &condition["observedGeneration"]), (&json!(status), &json!(2)), "{kind}");
     }
+}
+
+#[test]
+fn an_agent_under_the_default_service_account_draws_a_warning() {
+    let world = World::shared();
+    let namespace = world.namespace("advice");
+    let apply = |account: &str| {
+        let spec = json!({"identity": {"serviceAccounts": [{"name": account}]}});
+        let manifest = agent(&namespace, "bot", &spec).to_string();
+        let arguments = ["apply", "--dry-run=server", "--warnings-as-errors", "-f", "-"];
+        world.kubectl().run_with_input(&arguments, &manifest).map_err(|failure| failure.stderr)
+    };
+    apply("bot").expect("nothing to say");
+    let warned = apply("default").expect_err("a warning");
+    assert!(warned.contains("Warning:") && warned.contains("a ServiceAccount of its own"), "{warned}");
 }

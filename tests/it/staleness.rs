@@ -1,9 +1,9 @@
 //! A control plane that freezes: nothing is issued on a view that may be old, and all is well soon after.
 
 use crate::payments::asked;
-use crate::support::operator::{Operator, OperatorOptions};
+use crate::support::operator::OperatorOptions;
 use crate::support::process::Guarded;
-use crate::world::{DOCS, PATIENCE, World, binary, claims, wait_until};
+use crate::world::{DOCS, PATIENCE, World, claims, wait_until};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -85,28 +85,34 @@ fn libfaketime() -> PathBuf {
     found.into_iter().find(|path| path.exists()).expect("libfaketime: package faketime (`make tools` installs it)")
 }
 
-#[test]
-fn a13_r10_a_process_whose_clock_is_off_redeems_nothing() {
-    let world = World::start(4, &[], &[]);
-    let (tenant, capability) = world.payments_tenant("clock");
-    world.approver("bob", &tenant.namespace, &capability);
-    let clock = world.cluster.directory().path().join("clock");
-    let shift = |path: &Path, by: &str| std::fs::write(path, by).expect("written");
-    shift(&clock, "+0s");
+/// A file that says by how much the clock of a process is shifted, by nothing at first, and the environment that makes it so.
+pub fn clock_of(directory: &Path) -> (PathBuf, Vec<(String, String)>) {
+    let file = directory.join("clock");
+    std::fs::write(&file, "+0s").expect("written");
     let env = [
         ("LD_PRELOAD", libfaketime().display().to_string()),
-        ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
+        ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
         ("FAKETIME_NO_CACHE", "1".to_owned()),
         // Timers go on as they did: only what the clock on the wall says is shifted.
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ];
+    (file, env.map(|(name, value)| (name.to_owned(), value)).into())
+}
+
+#[test]
+fn a13_r10_a_process_whose_clock_is_off_redeems_nothing() {
+    let world = World::start_shareable();
+    let (tenant, capability) = world.payments_tenant("clock");
+    world.approver("bob", &tenant.namespace, &capability);
+    let shift = |path: &Path, by: &str| std::fs::write(path, by).expect("written");
+    let (clock, env) = clock_of(world.cluster.directory().path());
     let options = OperatorOptions {
         name: "shifted".to_owned(),
         issuer: Some(world.operator.issuer().to_owned()),
-        env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+        env,
         ..OperatorOptions::default()
     };
-    let shifted = Operator::start(&world.cluster, binary(), &options).expect("it starts");
+    let shifted = world.another(options);
     let ready = || shifted.get("/readyz").expect("an answer");
     for (by, says) in [("-3600s", "-3"), ("+3600s", "3"), ("-86400s", "-86")] {
         let asked = asked(&tenant, &capability);

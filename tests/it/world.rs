@@ -4,6 +4,7 @@ use crate::support::cluster::{Cluster, ClusterOptions};
 use crate::support::install::install_chart;
 use crate::support::kubectl::Kubectl;
 use crate::support::operator::{Operator, OperatorOptions};
+use crate::support::postgres::Postgres;
 use crate::support::workload;
 use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
@@ -40,6 +41,8 @@ pub struct World {
     pub operator: Operator,
     pub cluster: Cluster,
     pub http: Client,
+    /// Of the operator, if it can be shared.
+    database: Option<String>,
 }
 
 /// How the people of a cluster write objects: with MutatingAdmissionPolicy they leave the stamp to it, without they write it.
@@ -53,7 +56,7 @@ impl World {
     /// The one that most tests share.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<World> = OnceLock::new();
-        SHARED.get_or_init(|| Self::start(4, &[], &[]))
+        SHARED.get_or_init(Self::start_shareable)
     }
 
     /// Another, where people write the stamps themselves, installed by Helm 3.
@@ -74,16 +77,59 @@ impl World {
 
     /// One of its own, on a cluster with these options.
     pub fn start_on(options: &ClusterOptions, helm: u8, values: &[(&str, &str)], args: &[&str]) -> Self {
+        Self::start_with(options, helm, values, args, None)
+    }
+
+    /// One of its own on PostgreSQL, where there may be [another](Self::another) operator.
+    pub fn start_shareable() -> Self {
+        Self::start_shareable_on(&ClusterOptions::default(), &[])
+    }
+
+    /// The same on a cluster with these options, and with these arguments for the operator.
+    pub fn start_shareable_on(options: &ClusterOptions, args: &[&str]) -> Self {
+        let database = Postgres::shared().database().expect("a database");
+        Self::start_with(options, 4, &[], args, Some(database))
+    }
+
+    /// One of its own on the database of that URL, where there may be [another](Self::another) operator.
+    pub fn start_on_database(url: String) -> Self {
+        Self::start_with(&ClusterOptions::default(), 4, &[], &[], Some(url))
+    }
+
+    fn start_with(options: &ClusterOptions, helm: u8, values: &[(&str, &str)], args: &[&str], database: Option<String>) -> Self {
         let cluster = Cluster::start(options).expect("a cluster");
         install_chart(&cluster, helm, values).expect("the chart installs");
-        let options = OperatorOptions { args: args.iter().map(|a| (*a).to_owned()).collect(), ..OperatorOptions::default() };
+        let args = args.iter().map(|a| (*a).to_owned()).collect();
+        let options = OperatorOptions { args, database: database.clone(), ..OperatorOptions::default() };
         let operator = Operator::start(&cluster, binary(), &options).expect("the operator starts");
         let http = client(&operator);
-        let world = Self { operator, cluster, http };
+        let world = Self { operator, cluster, http, database };
         wait_until("the admission policies are in force", PATIENCE, || {
             world.operator.get("/metrics").is_ok_and(|m| m.body.contains("countersign_admission_policies_in_force 1"))
         });
         world
+    }
+
+    /// The URL of the database of one that is shareable.
+    pub fn database(&self) -> &str {
+        self.database.as_deref().expect("a PostgreSQL database")
+    }
+
+    /// Another operator on this cluster, with the database of the first.
+    pub fn another(&self, options: OperatorOptions) -> Operator {
+        assert!(self.database.is_some(), "operators on one cluster share a database: World::start_shareable");
+        let options = OperatorOptions { database: self.database.clone(), ..options };
+        Operator::start(&self.cluster, binary(), &options).expect("another operator starts")
+    }
+
+    /// Starts the operator anew, under the same issuer and with the same database. It must have ended, or be told to.
+    pub fn restart(&mut self) -> crate::support::error::Result<()> {
+        let issuer = Some(self.operator.issuer().to_owned());
+        let options = OperatorOptions { issuer, database: self.database.clone(), ..OperatorOptions::default() };
+        self.operator.process().begin_stop();
+        self.operator.process().wait(PATIENCE)?;
+        self.operator = Operator::start(&self.cluster, binary(), &options)?;
+        Ok(())
     }
 
     pub fn kubectl(&self) -> Kubectl {

@@ -23,7 +23,7 @@ pub struct ClusterOptions {
     pub durable_etcd: bool,
     /// Whether to run kube-controller-manager: garbage collection, namespace deletion, default ServiceAccounts.
     pub controller_manager: bool,
-    /// Appended to the API server's flags, so they override.
+    /// Added to the API server's flags, in place of those of the same name. `{port}` in them is the port that it serves on.
     pub api_server_flags: Vec<String>,
 }
 
@@ -31,6 +31,15 @@ impl Default for ClusterOptions {
     /// In a temporary directory, fast, and with controllers.
     fn default() -> Self {
         Self { directory: None, durable_etcd: false, controller_manager: true, api_server_flags: Vec::new() }
+    }
+}
+
+impl ClusterOptions {
+    fn make_directory(&self) -> Result<Directory> {
+        match &self.directory {
+            Some(path) => Directory::kept(path),
+            None => Directory::temporary(),
+        }
     }
 }
 
@@ -56,20 +65,30 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster, or takes the existing one that the environment names.
     pub fn start(options: &ClusterOptions) -> Result<Self> {
-        let directory = match &options.directory {
-            Some(path) => Directory::kept(path)?,
-            None => Directory::temporary()?,
-        };
-        let (control_plane, users, config) = match std::env::var_os(EXISTING) {
-            Some(file) => (None, None, Kubeconfig::read(Path::new(&file), directory.path()).context(EXISTING)?),
-            None => {
-                let users = Users::new()?;
-                let (control_plane, config) = ControlPlane::start(&directory, &users, options)?;
-                (Some(control_plane), Some(users), config)
-            }
-        };
+        let Some(file) = std::env::var_os(EXISTING) else { return Self::start_another(options) };
+        let directory = options.make_directory()?;
+        let config = Kubeconfig::read(Path::new(&file), directory.path()).context(EXISTING)?;
         let admin = config.write_admin(directory.path(), "admin")?;
-        Ok(Self { control_plane, users, config, admin, directory })
+        Ok(Self { control_plane: None, users: None, config, admin, directory })
+    }
+
+    /// Starts a cluster, even where the tests run on an existing one: another than that.
+    pub fn start_another(options: &ClusterOptions) -> Result<Self> {
+        let directory = options.make_directory()?;
+        let users = Users::new()?;
+        let (control_plane, config) = ControlPlane::start(&directory, &users, options)?;
+        let admin = config.write_admin(directory.path(), "admin")?;
+        Ok(Self { control_plane: Some(control_plane), users: Some(users), config, admin, directory })
+    }
+
+    /// The address of the API server: `https://host:port`.
+    pub fn server(&self) -> &str {
+        self.config.server()
+    }
+
+    /// The authority of the API server's certificate.
+    pub fn ca_pem(&self) -> Result<String> {
+        self.config.ca_pem()
     }
 
     /// Absolute; private to this user.

@@ -272,8 +272,17 @@ fn api_server_flags(files: &Files, etcd_port: u16, secure_port: u16, options: &C
         "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
         "--allow-privileged=true".to_owned(),
     ];
-    flags.extend(options.api_server_flags.iter().cloned());
+    let port = secure_port.to_string();
+    let given: Vec<String> = options.api_server_flags.iter().map(|flag| flag.replace("{port}", &port)).collect();
+    // Out of the way: some flags, --service-account-issuer for one, make a list when they come twice.
+    flags.retain(|flag| !given.iter().any(|other| flag_name(other) == flag_name(flag)));
+    flags.extend(given);
     flags
+}
+
+/// `--flag` of `--flag=value`.
+fn flag_name(flag: &str) -> &str {
+    flag.split_once('=').map_or(flag, |(name, _)| name)
 }
 
 fn controller_manager_flags(files: &Files, kubeconfig: &Path) -> Vec<String> {

@@ -43,6 +43,18 @@ impl Kubeconfig {
         Ok(Self { cluster: part("/clusters/0/cluster")?, admin: part("/users/0/user")? })
     }
 
+    /// The address of the API server.
+    pub fn server(&self) -> &str {
+        self.cluster.get("server").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The authority of its certificate, of a cluster on this machine.
+    pub fn ca_pem(&self) -> Result<String> {
+        let file = self.cluster.get("certificate-authority").and_then(Value::as_str);
+        let file = file.ok_or_else(|| Error::new("the kubeconfig names no file with the certificate authority"))?;
+        std::fs::read_to_string(file).context(file)
+    }
+
     /// Writes `<dir>/<name>.kubeconfig` for the administrator.
     pub fn write_admin(&self, dir: &Path, name: &str) -> Result<PathBuf> {
         self.write(dir, name, &self.admin)

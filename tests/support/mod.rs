@@ -1,5 +1,6 @@
 //! What the integration tests, the benchmarks and `make up` have in common: a real Kubernetes control plane, the chart
-//! installed on it, the operator beside it, and `kubectl` as different people. Blocking code, no async runtime.
+//! installed on it, the operator beside it, issuers of tokens, and `kubectl` as different people. Blocking code: what needs an
+//! async runtime has one of its own.
 //!
 //! ```ignore
 //! let cluster = Cluster::start(&ClusterOptions::default())?;
@@ -12,17 +13,22 @@
 #![allow(dead_code, reason = "each binary that includes this module uses its own part of it")]
 #![expect(clippy::print_stderr, reason = "stderr is how a fixture speaks to whoever runs the tests")]
 
+pub mod certificates;
 pub mod cluster;
-mod control_plane;
+pub mod control_plane;
 pub mod directory;
 pub mod error;
 mod http;
+pub mod identity_provider;
 pub mod install;
+pub mod issuer;
 mod kubeconfig;
 pub mod kubectl;
 pub mod operator;
 mod ports;
+pub mod postgres;
 pub mod process;
+pub mod trap;
 pub mod users;
 pub mod workload;
 

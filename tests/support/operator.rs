@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::cluster::Cluster;
+use super::directory::write_private;
 use super::error::{Context, Error, Result};
 use super::http;
 use super::install::{NAMESPACE, RELEASE};
@@ -25,6 +26,9 @@ pub struct OperatorOptions {
     pub name: String,
     /// The issuer; `None` for the address this operator listens on. Replicas share one.
     pub issuer: Option<String>,
+    /// The URL of its database; `None` for SQLite in its own directory. Operators that run at once on one cluster share one
+    /// PostgreSQL database: one with another database waits until nobody is left who serves.
+    pub database: Option<String>,
     /// Appended to the flags.
     pub args: Vec<String>,
     /// Added to an otherwise clean environment.
@@ -34,7 +38,7 @@ pub struct OperatorOptions {
 impl Default for OperatorOptions {
     /// A single replica that is its own issuer.
     fn default() -> Self {
-        Self { name: "operator".to_owned(), issuer: None, args: Vec::new(), env: Vec::new() }
+        Self { name: "operator".to_owned(), issuer: None, database: None, args: Vec::new(), env: Vec::new() }
     }
 }
 
@@ -59,6 +63,16 @@ impl Operator {
     /// Starts `binary` on a cluster where [the chart is installed](super::install::install_chart); returns when it is
     /// ready.
     pub fn start(cluster: &Cluster, binary: &Path, options: &OperatorOptions) -> Result<Self> {
+        Self::start_until(cluster, binary, options, |status| status == 200)
+    }
+
+    /// The same, for one that may wait for something: returns when it says whether it is ready.
+    pub fn start_waiting(cluster: &Cluster, binary: &Path, options: &OperatorOptions) -> Result<Self> {
+        Self::start_until(cluster, binary, options, |_| true)
+    }
+
+    /// Returns when `/readyz` answers with such a status.
+    fn start_until(cluster: &Cluster, binary: &Path, options: &OperatorOptions, enough: fn(u16) -> bool) -> Result<Self> {
         let directory = cluster.directory().subdirectory(&options.name)?;
         let token = cluster
             .kubectl()
@@ -67,7 +81,7 @@ impl Operator {
         let kubeconfig = cluster.kubeconfig_with_token(&options.name, token.trim())?;
         let mut attempt = 1;
         loop {
-            match Self::start_once(cluster, binary, options, &directory, &kubeconfig) {
+            match Self::start_once(cluster, binary, options, &directory, &kubeconfig, enough) {
                 Err(error) if attempt < 3 && is_taken(&error.to_string()) => {
                     eprintln!("a port was taken meanwhile, trying others");
                     attempt += 1;
@@ -84,6 +98,7 @@ impl Operator {
         options: &OperatorOptions,
         directory: &Path,
         kubeconfig: &Path,
+        enough: fn(u16) -> bool,
     ) -> Result<Self> {
         let [address, metrics_address] = free_ports()?.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let issuer = options.issuer.clone().unwrap_or_else(|| format!("https://{address}"));
@@ -97,6 +112,9 @@ impl Operator {
             &format!("--lease-name={RELEASE}"),
             &format!("--config-map-name={RELEASE}"),
             &format!("--audit-log={}", audit_log(directory).display()),
+            // Tests look for the record of each refusal, and many run at once from one address.
+            "--audit-refusals-per-second=1000000",
+            &database(directory, options.database.as_deref())?,
         ]
         .map(str::to_owned)
         .into();
@@ -107,7 +125,7 @@ impl Operator {
         env.extend(options.env.iter().cloned());
 
         let process = Guarded::spawn(directory, "operator", binary, &args, &env)?;
-        wait_until_ready(&process, metrics_address)?;
+        wait_until_answering(&process, metrics_address, enough)?;
         let ca_file = write_ca(cluster, directory)?;
         let directory = directory.to_owned();
         Ok(Self { process, directory, issuer, address, metrics_address, ca_file })
@@ -133,15 +151,32 @@ impl Operator {
         http::get(self.metrics_address, path)
     }
 
+    /// A metric of it that counts: no label, and no fraction.
+    pub fn metric(&self, name: &str) -> Result<u64> {
+        metric(&self.get("/metrics")?.body, name)
+    }
+
     /// Where its audit records are.
     pub fn audit_log(&self) -> PathBuf {
         audit_log(&self.directory)
     }
 
-    /// Its audit records so far, those of predecessors of the same name included.
-    pub fn audit_lines(&self) -> Result<Vec<Value>> {
+    /// Its audit log so far, that of predecessors of the same name included.
+    pub fn audit_text(&self) -> Result<String> {
+        // A reply may be ahead of the copy of its record. An operator that has ended says nothing, and has written all.
+        while let Ok(metrics) = self.get("/metrics") {
+            if metric(&metrics.body, "countersign_ledger_uncopied_appends")? == 0 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let path = self.audit_log();
-        let text = fs::read_to_string(&path).context(path.display())?;
+        fs::read_to_string(&path).context(path.display())
+    }
+
+    /// The records in it.
+    pub fn audit_lines(&self) -> Result<Vec<Value>> {
+        let (path, text) = (self.audit_log(), self.audit_text()?);
         let parse = |(number, line)| serde_json::from_str(line).context(format!("{}:{}: {line}", path.display(), number + 1));
         text.lines().enumerate().map(parse).collect()
     }
@@ -157,17 +192,33 @@ impl Operator {
     }
 }
 
+/// The value of the metric `name` in the text of all of them.
+fn metric(metrics: &str, name: &str) -> Result<u64> {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.ok_or_else(|| Error::new(format!("there is no metric {name}")))?.parse().context(name)
+}
+
 /// Where the operator in this directory writes its audit records.
 fn audit_log(directory: &Path) -> PathBuf {
     directory.join("audit.jsonl")
 }
 
-/// Waits until `/readyz` answers 200.
-fn wait_until_ready(process: &Guarded, metrics_address: SocketAddr) -> Result<()> {
+/// The flag for this database.
+fn database(directory: &Path, url: Option<&str>) -> Result<String> {
+    let Some(url) = url else {
+        return Ok(format!("--database=sqlite://{}", directory.join("countersign.db").display()));
+    };
+    let file = directory.join("database-url");
+    write_private(&file, url)?;
+    Ok(format!("--database-file={}", file.display()))
+}
+
+/// Waits until `/readyz` answers with such a status.
+fn wait_until_answering(process: &Guarded, metrics_address: SocketAddr, enough: fn(u16) -> bool) -> Result<()> {
     let deadline = Instant::now() + START_LIMIT;
     loop {
         let complaint = match http::get(metrics_address, "/readyz") {
-            Ok(answer) if answer.status == 200 => return Ok(()),
+            Ok(answer) if enough(answer.status) => return Ok(()),
             Ok(answer) => format!("/readyz answers {}: {}", answer.status, answer.body),
             Err(error) => error.to_string(),
         };

@@ -144,6 +144,11 @@ pub fn clean_env(home: &Path) -> Vec<(String, String)> {
     vec![("PATH".to_owned(), path), ("HOME".to_owned(), home.display().to_string())]
 }
 
+/// A value as the shell takes it, whatever is in it.
+pub fn quoted(value: &Path) -> String {
+    format!("'{}'", value.display().to_string().replace('\'', r"'\''"))
+}
+
 /// The last lines of a log.
 pub fn tail(log_file: &Path) -> String {
     const LINES: usize = 25;

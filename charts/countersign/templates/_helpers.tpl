@@ -28,6 +28,10 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "countersign.workloadKind" -}}
+{{- if .Values.database.existingSecret }}Deployment{{ else }}StatefulSet{{ end -}}
+{{- end -}}
+
 {{- define "countersign.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}

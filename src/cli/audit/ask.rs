@@ -1,0 +1,137 @@
+//! The questions that any source of records can answer.
+
+use super::source::Start;
+use super::{AuditError, Output, ProveArgs, QueryArgs, TailArgs, TraceArgs};
+use crate::audit::plain::{Plain, json_line};
+use crate::audit::scan::{Cursor, PAGE_MAX};
+use crate::audit::trace::Gathering;
+use crate::audit::{Entry, ask};
+use crate::time::Clock;
+use std::collections::VecDeque;
+use std::io::Write;
+use std::time::Duration;
+
+/// How often it is looked whether more was recorded.
+const FOLLOW_EVERY: Duration = Duration::from_secs(2);
+/// How many of the newest records are looked through for those that are wanted, at least.
+const TAIL_WINDOW: u32 = 1000;
+/// Reading is recorded: whoever follows would see themselves for ever.
+const READING: &str = "audit.read";
+
+/// Who really did this?
+pub(super) async fn trace(args: &TraceArgs, clock: Clock, out: &mut dyn Write) -> Result<u8, AuditError> {
+    let source = args.source.open().await?;
+    let since = args.since.map(|since| since.resolve(clock));
+    let mut gathering = Gathering::new(args.subject.clone(), since.as_deref())?;
+    while let Some((search, cursor)) = gathering.next_search() {
+        gathering.take(source.page(&search, &Start::After(cursor), PAGE_MAX).await?);
+    }
+    let unknown = || AuditError::Unknown(Plain(args.subject.as_str()).to_string());
+    let trace = gathering.finish().ok_or_else(unknown)?;
+    match args.output {
+        Output::Text => write!(out, "{trace}")?,
+        Output::Json => writeln!(out, "{}", json_line(&serde_json::to_string(&trace).map_err(std::io::Error::other)?))?,
+    }
+    out.flush()?;
+    Ok(0)
+}
+
+/// The newest records, and those that follow.
+pub(super) async fn tail(args: &TailArgs, out: &mut dyn Write) -> Result<u8, AuditError> {
+    let source = args.source.open().await?;
+    let filter = args.filter.filter()?;
+    let is_wanted = |entry: &Entry| entry.event() != READING || args.filter.event.is_some();
+    let wanted = usize::try_from(args.lines).unwrap_or(usize::MAX);
+    let mut newest = VecDeque::new();
+    let mut start = Start::Last(args.lines.max(TAIL_WINDOW));
+    loop {
+        let page = source.page(&filter, &start, PAGE_MAX).await?;
+        start = Start::After(page.next);
+        newest.extend(page.entries.into_iter().filter(is_wanted));
+        newest.drain(..newest.len().saturating_sub(wanted));
+        if !page.is_more {
+            break;
+        }
+    }
+    newest.iter().try_for_each(|entry| print(entry, args.output, out))?;
+    if !args.follow {
+        return Ok(0);
+    }
+    loop {
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        let page = source.page(&filter, &start, PAGE_MAX).await?;
+        page.entries.iter().filter(|entry| is_wanted(entry)).try_for_each(|entry| print(entry, args.output, out))?;
+        start = Start::After(page.next);
+    }
+}
+
+/// The records to which all filters apply.
+pub(super) async fn query(args: &QueryArgs, clock: Clock, out: &mut dyn Write) -> Result<u8, AuditError> {
+    let mut filter = args.filter.filter()?;
+    for (name, when) in [("since", args.since), ("until", args.until)] {
+        if let Some(when) = when {
+            filter = filter.with(name, &when.resolve(clock))?;
+        }
+    }
+    let source = args.source.open().await?;
+    let (mut start, mut left) = (Start::After(Cursor::default()), args.limit);
+    while left > 0 {
+        let page = source.page(&filter, &start, left).await?;
+        page.entries.iter().try_for_each(|entry| print(entry, args.output, out))?;
+        left = left.saturating_sub(page.entries.len());
+        start = Start::After(page.next);
+        if !page.is_more {
+            break;
+        }
+    }
+    out.flush()?;
+    Ok(0)
+}
+
+/// The proof that a record is in the ledger.
+pub(super) async fn prove(args: &ProveArgs, out: &mut dyn Write) -> Result<u8, AuditError> {
+    let (log, seq) = &args.record;
+    let proof = args.source.open().await?.prove(log, *seq).await?;
+    // What a server sent is a proof before it is printed.
+    let proof = crate::audit::ledger::proof::Proof::parse(&proof).map_err(ask::AskError::from)?;
+    write!(out, "{proof}")?;
+    out.flush()?;
+    Ok(0)
+}
+
+/// One record.
+pub(super) fn print(entry: &Entry, output: Output, out: &mut dyn Write) -> Result<(), AuditError> {
+    match output {
+        Output::Json => writeln!(out, "{}", ask::shown(entry))?,
+        Output::Text => writeln!(out, "{}", text(entry))?,
+    }
+    Ok(out.flush()?)
+}
+
+/// A record as people read it: when, what, what came of it, and the rest by name.
+fn text(entry: &Entry) -> String {
+    let head = ["time", "event", "outcome", "reason"];
+    let mut line = head.map(|name| Plain(entry.text(name)).to_string()).join(" ");
+    for (name, value) in entry.members().filter(|(name, _)| !head.contains(name) && !["log", "seq"].contains(name)) {
+        let value = Plain(&value).to_string();
+        let quote = if value.is_empty() || value.contains([' ', '"']) { "\"" } else { "" };
+        line.push_str(&format!(" {}={quote}{}{quote}", Plain(name), value.replace('"', "\\\"")));
+    }
+    line.push_str(&format!(" record={}", Plain(&entry.id())));
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l10_a_record_is_one_line_of_plain_text() {
+        let line = "{\"time\":\"t\",\"event\":\"e\",\"outcome\":\"deny\",\"reason\":\"r\",\"a\u{202e}\":\"x\u{1b}y\",\"b\":\"1 \\\" 2\",\"n\":7,\"log\":\"l\",\"seq\":1}";
+        let line = line.replace('\u{1b}', "\\u001b");
+        let shown = text(&Entry::read("l", 1, line.as_bytes()));
+        assert_eq!(shown, r#"t e deny r a\u{202e}=x\u{1b}y b="1 \" 2" n=7 record=l/1"#);
+        let unreadable = text(&Entry::read("l\n", 1, b"\x1b[31m"));
+        assert_eq!(unreadable, r" ledger.unreadable error unreadable record=l\u{a}/1");
+    }
+}

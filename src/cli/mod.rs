@@ -1,0 +1,48 @@
+//! What the command line does beside serving: it makes the key pairs of agents and signs with them, asks the ledger, and ends tokens.
+
+pub mod assertion;
+pub mod audit;
+pub mod keygen;
+mod private_file;
+pub mod revoke;
+
+use crate::agent_key::SecretKeyError;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a command did not do what it was asked for. No variant holds any of a private key.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The file to be written is there.
+    #[error("{0}: exists already, and is never overwritten, because what it holds could be in use. Name another file")]
+    Exists(PathBuf),
+    /// The file cannot be written.
+    #[error("{0}: cannot be written: {1}")]
+    Write(PathBuf, #[source] io::Error),
+    /// The file cannot be read.
+    #[error("{0}: cannot be read: {1}")]
+    Read(PathBuf, #[source] io::Error),
+    /// A private key that others may read.
+    #[error(
+        "{path}: its mode is {mode:04o}, so that others may read this private key or write it. If nobody else can have read it: run \
+         chmod 600 on it; otherwise make a new pair and take the old key out of the Agent"
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The file holds no private key of an agent.
+    #[error("{0}: {1}")]
+    NoKey(PathBuf, #[source] SecretKeyError),
+    /// There are no random bytes for a key or an identifier.
+    #[error(transparent)]
+    Random(#[from] SecretKeyError),
+    /// The end of the key's life has passed.
+    #[error("--not-after: {0} has passed; such a key would never work")]
+    Ended(String),
+    /// The result cannot be printed.
+    #[error("the result cannot be printed: {0}")]
+    Print(#[source] io::Error),
+}
