@@ -1,7 +1,10 @@
 //! `make bench`: how many ServiceAccount tokens the operator exchanges per second, beside a bare stack that does nothing but
-//! the cryptography; how many tokens agents obtain by other credentials, and for
-//! whoever called them, and how many tokens are introspected, beside that ([`credentials`], [`delegation`]); how long after a
+//! the cryptography; how many tokens agents obtain by other credentials, and for whoever called them, and how many tokens are
+//! introspected, beside that ([`credentials`], [`delegation`]); how long after a
 //! person's approval the agent has its token ([`approval`]); and how long a suspended agent goes on, on three replicas ([`revocation`]).
+//!
+//! As pods do, they exchange one credential again and again. The operator recognises one that it has verified before; the bare stack
+//! verifies it each time.
 //!
 //! Three processes on one machine: the operator (on a real control plane, with its audit log and its database, which is
 //! SQLite), the bare stack ([`bare`]), and this one, which makes the load ([`load`]). What is compared is measured in turn, round by
