@@ -83,17 +83,7 @@ fn print(text: &str) -> Result<(), String> {
 fn runtime() -> Result<Runtime, String> {
     // A second call would be a bug.
     rustls::crypto::aws_lc_rs::default_provider().install_default().map_err(|_| "a crypto provider was installed before")?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(step_back).build().map_err(|e| e.to_string())
-}
-
-/// Lets the other threads of this process go first. SQLite has one, and every request waits for it: when a commit has come back from the
-/// disk, it must not wait for a core as well. Among processes of other containers this changes nothing.
-fn step_back() {
-    // Where a thread has no priority of its own, as everywhere but in Linux, it would be that of the process.
-    if cfg!(target_os = "linux") {
-        // It is as good as before if it fails.
-        _ = rustix::process::nice(10);
-    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())
 }
 
 fn rotate(args: &RotateArgs) -> Result<String, String> {
