@@ -4,7 +4,7 @@ use crate::chains::{Team, id_token};
 use crate::payments::send;
 use crate::support::cluster::ClusterOptions;
 use crate::support::repository;
-use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, Tenant, World, agent, claims, header, stamped, wait_until};
+use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, Tenant, World, agent, claims, header, insist, stamped, wait_until};
 use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -17,7 +17,7 @@ const PROMPTLY: Duration = Duration::from_secs(5);
 /// GET /revocations with these headers.
 fn get(world: &World, headers: &[(&str, &str)]) -> Response {
     let request = world.http.get(format!("{}/revocations", world.operator.url()));
-    headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send().expect("an answer")
+    insist(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)))
 }
 
 /// The claims of the whole state, which must be served.

@@ -6,7 +6,7 @@ use crate::support::kubectl::Kubectl;
 use crate::support::operator::{Operator, OperatorOptions};
 use crate::support::postgres::Postgres;
 use crate::support::workload;
-use reqwest::blocking::{Client, Response};
+use reqwest::blocking::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -189,7 +189,7 @@ impl World {
     /// Introspects `token` as the resource server whose ServiceAccount token is `bearer`.
     pub fn introspect(&self, bearer: &str, token: &str) -> Reply {
         let url = format!("{}/oauth2/introspect", self.operator.url());
-        self.http.post(url).bearer_auth(bearer).form(&[("token", token)]).send().expect("an answer").into()
+        insist(self.http.post(url).bearer_auth(bearer).form(&[("token", token)])).into()
     }
 
     /// A ServiceAccount and a Pod of that name. Returns the Pod's token for our issuer.
@@ -271,6 +271,18 @@ pub fn user(name: &str) -> Value {
 pub fn forbidden(result: Result<String, String>, because: &str) {
     let message = result.expect_err("it was accepted");
     assert!(message.contains("orbidden") && message.contains(because), "{message}");
+}
+
+/// Sends a request that changes nothing; again if its connection has ended, as one does that was open while the operator stood still.
+pub fn insist(request: RequestBuilder) -> Response {
+    for _ in 0..3 {
+        let Some(again) = request.try_clone() else { break };
+        match again.send() {
+            Err(error) if error.is_request() => std::thread::sleep(Duration::from_millis(100)),
+            sent => return sent.expect("an answer"),
+        }
+    }
+    request.send().expect("an answer")
 }
 
 /// Waits until `check` holds, at most for `limit`. Returns how long it took.
