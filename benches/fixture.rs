@@ -175,6 +175,31 @@ pub fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// JSON, as bytes on the wire.
+pub fn post_json(path: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\naccept: application/json\r\n{headers}\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// Exchanges a ServiceAccount token once.
+pub fn exchange_of(fixture: &Fixture, token: &str) -> String {
+    let pem = std::fs::read(fixture.operator.ca_file()).expect("the CA");
+    let certificate = reqwest::Certificate::from_pem(&pem).expect("a certificate");
+    let http = reqwest::blocking::Client::builder().tls_certs_only([certificate]).build().expect("a client");
+    let form = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", token),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+    ];
+    let sent = http.post(format!("{}/oauth2/token", fixture.operator.url())).form(&form).send().expect("an answer");
+    let reply: Value = serde_json::from_str(&sent.text().expect("a text")).expect("JSON");
+    reply["access_token"].as_str().unwrap_or_else(|| panic!("no token: {reply}")).to_owned()
+}
+
 /// Starts this binary as the bare stack, with the operator's certificate and the API server's keys.
 fn start_bare(cluster: &Cluster, jwks: &str, issuer: &str, tls: SocketAddr, plain: SocketAddr) -> Guarded {
     let directory = cluster.directory().subdirectory("bare").expect("a directory");
@@ -211,10 +236,15 @@ fn free_addresses<const N: usize>() -> [SocketAddr; N] {
 }
 
 /// Waits until `check` holds.
-pub fn wait_until(what: &str, mut check: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, check: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, check);
+}
+
+/// The same, at most for `limit`.
+pub fn wait_within(limit: Duration, what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !check() {
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

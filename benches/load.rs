@@ -38,6 +38,8 @@ pub enum Answer {
     NewToken,
     /// That the token is alive.
     Active,
+    /// That it is allowed, and of several that the first is.
+    Allowed,
 }
 
 /// Whole requests, head and body.
@@ -158,6 +160,10 @@ async fn speak(mut stream: Box<dyn Stream>, queue: &Queue, name: &str, answer: A
         seen.latencies.push(begin.elapsed().as_secs_f64());
         match answer {
             Answer::NewToken => seen.tokens.push(end_of_token(body)),
+            Answer::Allowed => {
+                let allowed = body.windows(15).any(|part| part == br#""decision":true"#);
+                assert!(allowed, "{name}: {}", String::from_utf8_lossy(body));
+            }
             Answer::Active => assert!(body.starts_with(br#"{"active":true"#), "{name}: {}", String::from_utf8_lossy(body)),
         }
     }

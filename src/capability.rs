@@ -26,12 +26,21 @@ pub struct Rule {
     pub subject_may_approve: bool,
     /// Longest life of an approved token, in seconds.
     pub max_expiration_seconds: Option<u32>,
+    /// What people call it.
+    pub phrases: Vec<String>,
     schema: Option<ParameterSchema>,
 }
 
 impl Default for Rule {
     fn default() -> Self {
-        Self { approval_required: false, approvals: 1, subject_may_approve: false, max_expiration_seconds: None, schema: None }
+        Self {
+            approval_required: false,
+            approvals: 1,
+            subject_may_approve: false,
+            max_expiration_seconds: None,
+            phrases: Vec::new(),
+            schema: None,
+        }
     }
 }
 
@@ -60,7 +69,8 @@ impl Rule {
     pub fn parse(spec: &crd::CapabilitySpec) -> Result<Self, InvalidCapability> {
         let invalid = |field, problem: &str| InvalidCapability { field, problem: problem.to_owned() };
         let schema = spec.parameter_schema.as_ref().map(ParameterSchema::compile).transpose()?;
-        let Some(approval) = &spec.approval else { return Ok(Self { schema, ..Self::default() }) };
+        let phrases = spec.phrases.clone();
+        let Some(approval) = &spec.approval else { return Ok(Self { schema, phrases, ..Self::default() }) };
         if !(1..=2).contains(&approval.approvals) {
             return Err(invalid("approval.approvals", "must be 1 or 2"));
         }
@@ -72,6 +82,7 @@ impl Rule {
             approvals: approval.approvals.into(),
             subject_may_approve: approval.subject_may_approve,
             max_expiration_seconds: approval.max_expiration_seconds,
+            phrases,
             schema,
         })
     }
@@ -122,6 +133,8 @@ pub struct Catalogue {
     entries: HashMap<CapabilityName, Arc<Entry>>,
     /// The names in a fresh list while it is being read.
     listed: Option<HashSet<CapabilityName>>,
+    /// Grows with every change.
+    version: u64,
 }
 
 impl Catalogue {
@@ -131,6 +144,17 @@ impl Catalogue {
         self.entries.get(name).map(AsRef::as_ref)
     }
 
+    /// A number that another state of the catalogue never had.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All entries.
+    pub fn iter(&self) -> impl Iterator<Item = (&CapabilityName, &Entry)> {
+        self.entries.iter().map(|(name, entry)| (name, &**entry))
+    }
+
     /// Takes in an entry, usable or not. While one is pending, the rule that it replaces holds.
     pub fn insert(&mut self, name: CapabilityName, entry: Entry) {
         if let Some(listed) = &mut self.listed {
@@ -138,12 +162,14 @@ impl Catalogue {
         }
         if entry.as_ref().err() != Some(&Unusable::Pending) || !self.entries.contains_key(&name) {
             self.entries.insert(name, Arc::new(entry));
+            self.version += 1;
         }
     }
 
     /// Removes an entry.
     pub fn forget(&mut self, name: &CapabilityName) {
         self.entries.remove(name);
+        self.version += 1;
     }
 
     /// A new list begins.
@@ -155,6 +181,7 @@ impl Catalogue {
     pub fn complete(&mut self) {
         if let Some(listed) = self.listed.take() {
             self.entries.retain(|name, _| listed.contains(name));
+            self.version += 1;
         }
     }
 }

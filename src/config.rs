@@ -2,7 +2,9 @@
 
 use crate::cli::assertion::AssertArgs;
 use crate::cli::audit::AuditArgs;
+use crate::cli::can::CanArgs;
 use crate::cli::keygen::KeygenArgs;
+use crate::cli::reach::ReachArgs;
 use crate::cli::revoke::RevokeArgs;
 use crate::grammar::{is_dns_label, is_dns_subdomain};
 use crate::identity::CredentialPolicy;
@@ -39,6 +41,16 @@ pub enum Command {
     /// Needs a kubeconfig, and the RBAC verb revoke on the Agent or TrustedIssuer: the ClusterRole countersign-revoker. What is derived from
     /// a token ends with it. To keep an agent from getting new tokens, set spec.suspended.
     Revoke(RevokeArgs),
+    /// Say whether an agent may do something, and what each rule says to it.
+    ///
+    /// The rules are those of the token service, asked of the objects in files (-f) or of the cluster, on which it needs the right to list
+    /// Agents, Capabilities and TrustedIssuers. The status is 0 for yes, 1 for no, 2 if nobody can tell.
+    Can(Box<CanArgs>),
+    /// Say whether an agent can ever bring something about, through whichever agents it may hand a task to.
+    ///
+    /// Prints the shortest chain and what opens it, or the cut that keeps the two apart. The status is 0 if it can, 1 if it cannot, 2 if
+    /// nobody can tell.
+    Reach(ReachArgs),
     /// Print the CustomResourceDefinitions as YAML.
     Crds {
         /// Only that of this resource, for example agents.

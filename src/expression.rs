@@ -66,6 +66,18 @@ impl Expression {
         }
     }
 
+    /// Whether it calls `function`.
+    #[must_use]
+    pub fn calls(&self, function: &str) -> bool {
+        self.program.references().has_function(function)
+    }
+
+    /// How many steps an evaluation takes at most, if no list, object or text among the variables has more than `longest` items.
+    #[must_use]
+    pub fn cost(&self, longest: u64) -> u64 {
+        cost(self.program.expression(), longest.max(span(self.program.expression(), 1)))
+    }
+
     /// The value of the expression with these variables.
     ///
     /// # Errors
@@ -114,6 +126,54 @@ fn check<'e>(expression: &'e IdedExpr, variables: &[&str], own: &mut Vec<&'e str
             let inside = [&each.loop_cond, &each.loop_step, &each.result].into_iter().try_for_each(|inner| below(inner, own));
             own.truncate(before);
             inside
+        }
+    }
+}
+
+/// How many steps it takes: each node is one, and what a macro does to each item of a list is done as often as the longest list has items.
+fn cost(expression: &IdedExpr, longest: u64) -> u64 {
+    let all = |inner: &mut dyn Iterator<Item = &IdedExpr>| inner.fold(1_u64, |sum, e| sum.saturating_add(cost(e, longest)));
+    match &expression.expr {
+        Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => 1,
+        Expr::Select(select) => all(&mut std::iter::once(&*select.operand)),
+        Expr::Call(call) => all(&mut call.target.as_deref().into_iter().chain(&call.args)),
+        Expr::List(list) => all(&mut list.elements.iter()),
+        Expr::Map(map) => map.entries.iter().fold(1_u64, |sum, entry| {
+            sum.saturating_add(match &entry.expr {
+                EntryExpr::StructField(field) => cost(&field.value, longest),
+                EntryExpr::MapEntry(entry) => cost(&entry.key, longest).saturating_add(cost(&entry.value, longest)),
+            })
+        }),
+        // There are no types (`check`).
+        Expr::Struct(_) => u64::MAX,
+        Expr::Comprehension(each) => {
+            let items = span(&each.iter_range, longest);
+            let once = all(&mut [&each.iter_range, &each.accu_init, &each.result].into_iter());
+            let often = all(&mut [&each.loop_cond, &each.loop_step].into_iter());
+            once.saturating_add(often.saturating_mul(items))
+        }
+    }
+}
+
+/// How many items the value of an expression has at most: as many as all that it is made of, however they are put together.
+fn span(expression: &IdedExpr, longest: u64) -> u64 {
+    let all = |inner: &mut dyn Iterator<Item = &IdedExpr>| inner.fold(0_u64, |sum, e| sum.saturating_add(span(e, longest)));
+    match &expression.expr {
+        Expr::Unspecified | Expr::Literal(_) => 1,
+        Expr::Ident(_) => longest,
+        Expr::Select(select) => span(&select.operand, longest),
+        Expr::Call(call) => all(&mut call.target.as_deref().into_iter().chain(&call.args)),
+        Expr::List(list) => all(&mut list.elements.iter()).max(1),
+        Expr::Map(map) => map.entries.iter().fold(1_u64, |sum, entry| {
+            sum.saturating_add(match &entry.expr {
+                EntryExpr::StructField(field) => span(&field.value, longest),
+                EntryExpr::MapEntry(entry) => span(&entry.key, longest).saturating_add(span(&entry.value, longest)),
+            })
+        }),
+        Expr::Struct(_) => u64::MAX,
+        Expr::Comprehension(each) => {
+            let often = span(&each.loop_step, longest).max(span(&each.result, longest));
+            span(&each.iter_range, longest).saturating_mul(often.max(1))
         }
     }
 }

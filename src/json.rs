@@ -48,6 +48,13 @@ pub(crate) fn object_member<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     }
 }
 
+/// Adds a member to an object of our own making.
+pub(crate) fn put(object: &mut Value, name: &str, member: Value) {
+    if let Value::Object(members) = object {
+        members.insert(name.to_owned(), member);
+    }
+}
+
 /// The canonical text of `value` (RFC 8785): one text for one value, whoever writes it.
 ///
 /// # Errors

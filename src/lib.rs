@@ -14,14 +14,16 @@
 //!
 //! Beside them, `controller` keeps the state of Agents, keys, certificates and the Lease in Kubernetes; `crd` and `admission`
 //! are the sources of what the chart installs; `grammar`, `agent`, `agent_key`, `capability`, `chain`, `operation` and `public_key` hold
-//! the types that everything is parsed into; `revocation` is what ends tokens; `cli` is what the command line does beside serving.
+//! the types that everything is parsed into; `revocation` is what ends tokens; `ask` reads questions in plain words, `reach` says
+//! what an agent could ever bring about, and `cli` is what the command line does beside serving.
 //!
-//! `decision`, `jit`, `revocation`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
+//! `ask`, `decision`, `jit`, `reach`, `revocation`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
 
 pub mod cli;
 pub mod config;
 pub mod operator;
 
+pub mod ask;
 pub mod audit;
 pub mod decision;
 pub mod http;
@@ -45,6 +47,7 @@ pub mod grammar;
 pub mod issuer;
 pub mod operation;
 pub mod public_key;
+pub mod reach;
 pub mod revocation;
 
 mod json;

@@ -3,7 +3,7 @@
 use clap::Parser as _;
 use countersign::cli::audit::AuditArgs;
 use countersign::cli::revoke::RevokeArgs;
-use countersign::cli::{assertion, audit, keygen};
+use countersign::cli::{assertion, audit, can, keygen, reach};
 use countersign::config::{Cli, Command, PolicyKind, RotateArgs, ServeArgs};
 use countersign::controller::credentials::{self, Mode};
 use countersign::snapshot::Snapshot;
@@ -25,6 +25,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Audit(args) => return ask(&args),
+        Command::Can(args) => {
+            return answer(async { can::run(&args, Clock::system().seconds()).await.map_err(|e| e.to_string()) });
+        }
+        Command::Reach(args) => return answer(async { reach::run(&args).await.map_err(|e| e.to_string()) }),
         Command::Crds { resource } => crds(resource.as_deref()).and_then(|text| print(&text)),
         Command::Admission { kind: PolicyKind::Validating } => {
             admission::validating_yaml().map_err(|e| e.to_string()).and_then(|text| print(&text))
@@ -57,6 +61,15 @@ fn ask(args: &AuditArgs) -> ExitCode {
         Ok(Ok(status)) => ExitCode::from(status),
         Ok(Err(error)) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Ok(Err(error)) => fail(&error.to_string()),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Prints an answer and ends with its status; 2 if there is none.
+fn answer(asked: impl Future<Output = Result<(String, u8), String>>) -> ExitCode {
+    let answered = runtime().and_then(|runtime| runtime.block_on(asked));
+    match answered.and_then(|(text, status)| print(&text).map(|()| status)) {
+        Ok(status) => ExitCode::from(status),
         Err(error) => fail(&error),
     }
 }

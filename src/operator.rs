@@ -265,6 +265,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         metrics,
         clock,
         in_flight: Semaphore::new(IN_FLIGHT_MAX),
+        lexicons: crate::http::Lexicons::default(),
         readers: Semaphore::new(READERS_MAX),
     });
     let service = router(Arc::clone(&app));

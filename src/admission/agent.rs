@@ -44,11 +44,11 @@ pub(super) fn spec_policy() -> Policy {
                 || variables.resumes || variables.audiencesAdded || variables.livesLonger || variables.unproven",
         ),
         // An entry that is as it was is found cheaply: only for one that changed are resources compared one by one, so that
-        // the largest Agent that the schema allows stays within the cost limit of an expression. To demand approval is to narrow.
+        // the largest Agent that the schema allows stays within the cost limit of an expression. To demand approval is to narrow, and so is a condition where there was none.
         variable(
             "added",
             "variables.unchanged ? [] : object.spec.capabilities.filter(c, variables.everything || !(c in oldObject.spec.capabilities ||
-                oldObject.spec.capabilities.exists(o, o.name == c.name && (!has(o.approval) || has(c.approval)) && (!has(o.resources)
+                oldObject.spec.capabilities.exists(o, o.name == c.name && (!has(o.approval) || has(c.approval)) && (!has(o.when) || (has(c.when) && c.when == o.when)) && (!has(o.resources)
                     || (has(c.resources) && c.resources.all(r, r in o.resources)))))).map(c, c.name)",
         ),
         variable(

@@ -1,15 +1,17 @@
 //! An Agent as the rest of the program sees it: parsed once from the stored object, never half valid.
 
+mod condition;
 mod credentials;
 mod delegation;
 
+pub use condition::{Condition, Facts, Unmet};
 pub use credentials::{Credentials, FederatedIdentity, Holding, RegisteredKey};
 pub use delegation::{ActFor, DEPTH_MAX, Delegation};
 
 use crate::crd::{self, CONDITION_ADMITTED, SigningAlgorithm};
 use crate::grammar::{AgentId, Audience, CapabilityName, GrammarError, Resource, ResourcePattern};
 use crate::revocation::{self, Target};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition as StatusCondition;
 use kube::ResourceExt as _;
 use std::collections::HashMap;
 
@@ -79,6 +81,8 @@ pub struct Granted {
     pub resources: Option<Vec<ResourcePattern>>,
     /// Whether the Agent itself says that a person must approve each use.
     pub approval_required: bool,
+    /// Under which condition. Tokens carry none: each agent's own is asked whenever the capability is used.
+    pub when: Option<Condition>,
 }
 
 impl Granted {
@@ -111,7 +115,7 @@ impl Granted {
             }
         };
         let approval_required = self.approval_required || other.approval_required;
-        Some(Self { name: self.name.clone(), resources, approval_required })
+        Some(Self { name: self.name.clone(), resources, approval_required, when: None })
     }
 
     /// Whether it holds for `resource`; where it is limited, nothing named is nothing allowed.
@@ -212,7 +216,8 @@ impl Rights {
                         .map_err(|e| invalid("capabilities", &e))?,
                 ),
             };
-            capabilities.push(Granted { name, resources, approval_required: entry.approval.is_some() });
+            let when = entry.when.as_deref().map(Condition::parse);
+            capabilities.push(Granted { name, resources, approval_required: entry.approval.is_some(), when });
         }
         let (expiration_seconds, audiences) = match &spec.tokens {
             None => (crd::default_expiration(), Vec::new()),
@@ -237,7 +242,7 @@ impl Rights {
 impl Admission {
     /// What the conditions say about `generation`.
     #[must_use]
-    pub fn of(conditions: &[Condition], generation: i64) -> Self {
+    pub fn of(conditions: &[StatusCondition], generation: i64) -> Self {
         match conditions.iter().find(|c| c.type_ == CONDITION_ADMITTED && c.observed_generation == Some(generation)) {
             Some(condition) if condition.status == "True" => Self::Proven,
             Some(_) => Self::Unproven,

@@ -1,12 +1,17 @@
-//! What the command line does beside serving: it makes the key pairs of agents and signs with them, asks the ledger, and ends tokens.
+//! What the command line does beside serving: it makes the key pairs of agents and signs with them, asks the ledger, ends tokens, and says
+//! what agents may and could do.
 
 pub mod assertion;
 pub mod audit;
+pub mod can;
 pub mod keygen;
+pub mod objects;
 mod private_file;
+pub mod reach;
 pub mod revoke;
 
 use crate::agent_key::SecretKeyError;
+use crate::grammar::AgentId;
 use std::io;
 use std::path::PathBuf;
 
@@ -45,4 +50,10 @@ pub enum CliError {
     /// The result cannot be printed.
     #[error("the result cannot be printed: {0}")]
     Print(#[source] io::Error),
+}
+
+/// An agent on the command line: `namespace/name`, or its subject.
+pub(crate) fn agent_id(text: &str) -> Result<AgentId, String> {
+    let subject = if text.starts_with("agent:") { text.to_owned() } else { format!("agent:{text}") };
+    AgentId::parse(&subject).map_err(|_| "must be namespace/name".to_owned())
 }

@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, Args)]
 pub struct RevokeArgs {
     /// The Agent whose tokens end: namespace/name.
-    #[arg(long, value_parser = agent, required_unless_present = "issuer", conflicts_with = "issuer", value_name = "NAMESPACE/NAME")]
+    #[arg(long, value_parser = super::agent_id, required_unless_present = "issuer", conflicts_with = "issuer", value_name = "NAMESPACE/NAME")]
     pub agent: Option<AgentId>,
     /// The TrustedIssuer that vouches for the users.
     #[arg(long, value_name = "NAME")]
@@ -169,9 +169,4 @@ fn refused(error: kube::Error) -> RevokeError {
         kube::Error::Api(status) => status.message.clone(),
         error => crate::error_chain(&error),
     })
-}
-
-fn agent(text: &str) -> Result<AgentId, String> {
-    let subject = if text.starts_with("agent:") { text.to_owned() } else { format!("agent:{text}") };
-    AgentId::parse(&subject).map_err(|_| "must be namespace/name".to_owned())
 }

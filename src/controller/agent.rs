@@ -28,6 +28,9 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
+/// How many conditions that cannot be used are named.
+const CONDITIONS_SHOWN: usize = 5;
+
 /// What the controller needs.
 pub struct Controller {
     /// The API server.
@@ -251,6 +254,14 @@ fn ready(agent: &RegisteredAgent, judgement: &Judgement, resolved: &Resolved) ->
     }
     if let Err(invalid) = &agent.rights {
         return ("False", "InvalidSpec", format!("{invalid}; write it again as the current schema allows"));
+    }
+    let capabilities = agent.rights.iter().flat_map(|rights| &rights.capabilities);
+    let unusable: Vec<String> = capabilities
+        .filter_map(|held| Some(format!("{}: when {}", held.name, held.when.as_ref()?.problem()?)))
+        .take(CONDITIONS_SHOWN)
+        .collect();
+    if !unusable.is_empty() {
+        return ("False", "ConditionInvalid", format!("denied until it is mended: {}", unusable.join("; ")));
     }
     if let Some(finding) = resolved.obstacle() {
         return ("False", finding.reason, finding.message.clone());

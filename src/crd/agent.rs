@@ -90,7 +90,7 @@ pub struct AgentSpec {
     pub identity: Identity,
 
     /// What the agent may do. Nothing else is allowed: there are no wildcards and no defaults. Each name at most
-    /// once, at most 64. Adding an entry, or changing one other than by taking away resources or demanding approval, needs 'grant' on its name;
+    /// once, at most 64. Adding an entry, or changing one other than by taking away resources, demanding approval or adding a condition, needs 'grant' on its name;
     /// at most 24 may be added in one update, unless the user may grant all capabilities.
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -259,6 +259,22 @@ pub struct CapabilityEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ApprovalMode")]
     pub approval: Option<ApprovalMode>,
+
+    /// A condition in CEL (the language of Kubernetes' own admission policies), up to 1,024 characters, for example
+    /// context.amount < 1000. The capability is usable only while it is true; if it is false, cannot be evaluated, or asks for something
+    /// that nobody has said, that is a no. It sees:
+    /// agent (id, namespace, name, owner): the agent that acts;
+    /// subject (type, id, name; issuer of a user): on whose behalf, a user or the agent that began;
+    /// chain (agents, depth): the ids of all agents that called one another, first the one that began;
+    /// action (name, properties): the capability, and the parameters of the operation;
+    /// resource (type, id, properties): what it is done to, if that is known;
+    /// context: the parameters of the operation and, in an authorization check, what the resource server says beside them.
+    /// A condition that needs a resource or context is not met by asking for a token with scope alone: name the operation in
+    /// authorization_details. In a chain, the condition of each agent must be true. There are no regular expressions. If it is no CEL,
+    /// the capability is denied and condition Ready says why. Adding it needs no right, changing or removing it needs 'grant' on the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub when: Option<String>,
 }
 
 /// For whom an agent may act, and who may hand it a task.

@@ -49,6 +49,15 @@ pub struct CapabilitySpec {
     #[schemars(length(min = 1, max = 2000))]
     pub description: Option<String>,
 
+    /// What people call it, for questions in plain words (POST /ask): verbs ("pay"), nouns ("invoice"), or a verb with its noun ("settle an
+    /// invoice"), in any language. Up to 32 of up to 64 characters; no control or text-direction characters. The words of the name count
+    /// anyhow: document.read is "read" and "document".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = Rule::new(super::READABLE_EACH)
+        .message("phrases must not contain control or text-direction characters"))]
+    pub phrases: Vec<String>,
+
     /// How bad its misuse would be: Low, Medium, High or Critical. By itself it changes no decision; it is shown to whoever
     /// approves.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -34,6 +34,9 @@ pub const CHANGED_BY: &str = "countersign.dev/changed-by";
 /// CEL: a text that people read has no control or text-direction characters, so that nothing in it hides or reorders the rest.
 const READABLE: &str = r"!self.matches('[\\x{00}-\\x{1f}\\x{7f}-\\x{9f}\\x{61c}\\x{200b}-\\x{200f}\\x{2028}-\\x{202e}\\x{2060}-\\x{2069}\\x{feff}]')";
 
+/// CEL: the same for each text of a list.
+const READABLE_EACH: &str = r"self.all(t, !t.matches('[\\x{00}-\\x{1f}\\x{7f}-\\x{9f}\\x{61c}\\x{200b}-\\x{200f}\\x{2028}-\\x{202e}\\x{2060}-\\x{2069}\\x{feff}]'))";
+
 /// Every CustomResourceDefinition of this crate, as `countersign crds` prints them.
 #[must_use]
 pub fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {

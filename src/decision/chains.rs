@@ -68,7 +68,7 @@ fn alice() -> User {
 
 fn ask(scope: Option<&[&str]>, audience: &str) -> Ask {
     let capabilities = scope.map(|names| names.iter().map(|name| capability(name)).collect());
-    Ask { capabilities, audience: Some(audience.to_owned()) }
+    Ask { capabilities, audience: Some(audience.to_owned()), operation: None }
 }
 
 /// The token that a permit becomes, as it is presented by whom it is for.

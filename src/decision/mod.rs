@@ -3,22 +3,27 @@
 //! Pure: an agent as registered, on whose behalf it comes, what is asked, and the time, in; a [`Permit`] or a [`Denial`] out. A `Permit`
 //! cannot be made anywhere else, and [`crate::token::mint`] takes nothing else, so that a token without a decision does not compile.
 
+mod attempt;
+mod evaluation;
 mod operation;
 mod reason;
 mod standing;
 mod subject;
 mod terms;
 
-pub use operation::{Approvable, OperationGrant, Redemption, may_request, permit_operation};
+pub use attempt::Attempt;
+pub use evaluation::{Claimed, Query, Step, evaluate, explain, is_that, requestable};
+pub use operation::{Approvable, Approval, OperationGrant, Redemption, may_request, permit_operation};
 pub use reason::{Denial, Reason};
 pub use standing::{Grants, Issued, chain_stands, stands};
 pub use subject::{Parent, Subject};
 
 use crate::agent::{Admission, AllowedAudience, Delegation, Granted, RegisteredAgent};
-use crate::capability::{Catalogue, Rule, Unusable};
+use crate::capability::Catalogue;
 use crate::chain::{Chain, MayAct, Proof};
 use crate::crd::SigningAlgorithm;
 use crate::grammar::{AgentId, Audience, CapabilityName};
+use crate::operation::Operation;
 use crate::snapshot::{AgentIndex, IssuerIndex};
 use standing::{rights, standing};
 
@@ -59,6 +64,8 @@ pub struct Ask {
     pub capabilities: Option<Vec<CapabilityName>>,
     /// The audience; not said: the agent's only one.
     pub audience: Option<String>,
+    /// The one operation for which the token is to be good; not said: whatever its capabilities allow.
+    pub operation: Option<Attempt>,
 }
 
 /// The answer.
@@ -121,6 +128,15 @@ fn permit(case: &Case<'_>, view: &View<'_>, now: u64) -> Result<Permit, Denial> 
     if expires_at <= now {
         return Err(Denial::new(Reason::CredentialSpent, "the credential has expired"));
     }
+    let operation = case.ask.operation.as_ref().map(|attempt| OperationGrant {
+        operation: Operation {
+            capability: attempt.capability.clone(),
+            resource: attempt.resource.clone(),
+            parameters: attempt.parameters.clone(),
+            audience: target.audience.clone(),
+        },
+        approval: None,
+    });
     let may_act = target.agent.map(|agent| MayAct { iss: Some(case.issuer.to_owned()), sub: agent.to_string() });
     Ok(Permit {
         chain,
@@ -130,7 +146,7 @@ fn permit(case: &Case<'_>, view: &View<'_>, now: u64) -> Result<Permit, Denial> 
         sign_with: SignWith::Algorithm(target.signing_algorithm),
         issued_at: now,
         expires_at,
-        operation: None,
+        operation: operation.map(Box::new),
     })
 }
 
@@ -151,22 +167,28 @@ fn target(
     view: &View<'_>,
 ) -> Result<Target, Denial> {
     if let Some(callee) = asked.and_then(|asked| AgentId::parse(asked).ok()) {
-        if chain.contains(&callee) {
-            let message = format!("{callee} stands in the chain already: agents do not call one another in a circle");
-            return Err(Denial::new(Reason::ChainCycle, message));
-        }
-        let called = callable(&callee, agent, view)?;
-        let limit = standing::depth_limit(chain, view).min(called.max_depth);
-        if chain.depth() >= limit {
-            let message =
-                format!("with {callee} there would be {} agents in the chain, and one of them allows {limit}", chain.depth() + 1);
-            return Err(Denial::new(Reason::ChainTooDeep, message));
-        }
+        extends(chain, &callee, agent, view)?;
         let audience = Audience::of_agent(&callee);
         return Ok(Target { audience, signing_algorithm: SigningAlgorithm::default(), agent: Some(callee) });
     }
     let found = audience(agent, allowed, asked)?;
     Ok(Target { audience: found.name.clone(), signing_algorithm: found.signing_algorithm, agent: None })
+}
+
+/// Whether `caller`, the last of `chain`, may call `callee`.
+fn extends(chain: &Chain, callee: &AgentId, caller: &RegisteredAgent, view: &View<'_>) -> Result<(), Denial> {
+    if chain.contains(callee) {
+        let message = format!("{callee} stands in the chain already: agents do not call one another in a circle");
+        return Err(Denial::new(Reason::ChainCycle, message));
+    }
+    let called = callable(callee, caller, view)?;
+    let limit = standing::depth_limit(chain, view).min(called.max_depth);
+    if chain.depth() >= limit {
+        let message =
+            format!("with {callee} there would be {} agents in the chain, and one of them allows {limit}", chain.depth() + 1);
+        return Err(Denial::new(Reason::ChainTooDeep, message));
+    }
+    Ok(())
 }
 
 /// Whether an agent is not stopped. One whose generation has not been checked yet may be called; what it may do is decided when it acts.
@@ -187,37 +209,6 @@ fn callable<'a>(callee: &AgentId, caller: &RegisteredAgent, view: &'a View<'_>) 
             format!("{callee} is not an agent that lets {} call it: its spec.delegation.callers must name it", caller.id);
         Denial::new(Reason::AudienceNotAllowed, message)
     })
-}
-
-/// The rule under which a capability that an Agent holds may be used: `None` if it needs no approval. Of what Agent and catalogue
-/// say the strictest counts, and a rule that is missing or cannot be read is a no.
-fn approval_rule<'a>(held: &Granted, catalogue: &'a Catalogue) -> Result<Option<&'a Rule>, Denial> {
-    match (catalogue.get(&held.name), held.approval_required) {
-        (Some(Err(Unusable::Pending)), _) => {
-            Err(Denial::new(Reason::RulePending, format!("the catalogue's rule for {} has not been looked at yet", held.name)))
-        }
-        (Some(Err(Unusable::Invalid(problem))), _) => Err(Denial::new(
-            Reason::RuleUnreadable,
-            format!("the catalogue's rule for {} cannot be enforced: {problem}", held.name),
-        )),
-        (Some(Ok(rule)), of_agent) => Ok((of_agent || rule.approval_required).then_some(rule)),
-        (None, true) => Err(Denial::new(
-            Reason::RuleMissing,
-            format!("{} needs approval and the catalogue has no Capability of that name that says whose", held.name),
-        )),
-        (None, false) => Ok(None),
-    }
-}
-
-/// Whether a capability may be used without asking anybody.
-fn needs_no_approval(held: &Granted, catalogue: &Catalogue) -> Result<(), Denial> {
-    match approval_rule(held, catalogue)? {
-        None => Ok(()),
-        Some(_) => Err(Denial::new(
-            Reason::ApprovalRequired,
-            format!("{} needs a person's approval for each use: ask for one operation at /oauth2/bc-authorize", held.name),
-        )),
-    }
 }
 
 /// The capability of that name among those that the agent holds.
@@ -291,7 +282,7 @@ impl Permit {
         self.expires_at
     }
 
-    /// The one operation for which the token is good, if it was approved for one.
+    /// The one operation for which the token is good, if it is for one.
     #[must_use]
     pub fn operation(&self) -> Option<&OperationGrant> {
         self.operation.as_deref()
@@ -304,6 +295,8 @@ impl Permit {
     }
 }
 
+#[cfg(test)]
+mod agreement;
 #[cfg(test)]
 mod chains;
 #[cfg(test)]

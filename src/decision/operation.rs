@@ -1,8 +1,9 @@
 //! May this one operation be asked for, and is a token for it still good? The same rules when an agent asks, when its approval is
 //! turned into a token, and at every introspection of that token.
 
+use super::attempt::{Attempt, Usage, usable};
 use super::standing::{chain_stands, rights, standing};
-use super::{Decision, Denial, Permit, Reason, SignWith, View, approval_rule, audience, holding};
+use super::{Decision, Denial, Permit, Reason, SignWith, View, audience, holding};
 use crate::agent::{EXPIRATION_MAX, Granted, RegisteredAgent};
 use crate::capability::{Catalogue, Rule};
 use crate::chain::Chain;
@@ -36,54 +37,54 @@ pub struct Redemption {
     pub key_id: String,
 }
 
-/// The operation that was approved, and the request that proves it.
+/// The one operation for which a token is good.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperationGrant {
     /// What.
     pub operation: Operation,
+    /// The approval, if it needed one.
+    pub approval: Option<Approval>,
+}
+
+/// That a person has approved an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
     /// The digest that was approved.
     pub digest: String,
     /// UID of the JitRequest.
     pub request_uid: String,
 }
 
-/// Whether `agent` may ask a person to approve `operation`.
+/// Whether `agent`, at the end of `chain`, may ask a person to approve `operation`.
 ///
 /// # Errors
 /// The rule that says no.
 pub fn may_request<'a>(
     agent: &RegisteredAgent,
+    chain: &Chain,
     catalogue: &'a Catalogue,
     operation: &Operation,
 ) -> Result<Approvable<'a>, Denial> {
     standing(agent)?;
-    covered(agent, catalogue, operation)
+    covered(agent, chain, catalogue, operation)
 }
 
 /// Whether the operation is within what the agent holds and the catalogue allows, whatever its standing.
 pub(super) fn covered<'a>(
     agent: &RegisteredAgent,
+    chain: &Chain,
     catalogue: &'a Catalogue,
     operation: &Operation,
 ) -> Result<Approvable<'a>, Denial> {
     let rights = rights(agent)?;
     let name = &operation.capability;
     let held = holding(agent, &rights.capabilities, name)?;
-    let Some(rule) = approval_rule(held, catalogue)? else {
+    let attempt = Attempt::of(operation);
+    let Some(rule) = usable(agent, held, Usage { acting: agent, chain, attempt: Some(&attempt) }, catalogue)? else {
         let message = format!("{name} needs no approval: obtain a token with scope={name}");
         return Err(Denial::new(Reason::ApprovalNotNeeded, message));
     };
-    if !held.allows(operation.resource.as_ref()) {
-        let message = match &operation.resource {
-            None => format!("{name} is granted to {} for certain resources only: name the one", agent.id),
-            Some(resource) => format!("{name} is not granted to {} on {}", agent.id, resource.as_str()),
-        };
-        return Err(Denial::new(Reason::ResourceNotGranted, message));
-    }
     let signing_algorithm = audience(agent, &rights.audiences, Some(operation.audience.as_str()))?.signing_algorithm;
-    rule.check(operation.parameters.as_ref()).map_err(|problem| {
-        Denial::new(Reason::ParametersRefused, format!("the parameters do not match the schema of {name}: {problem}"))
-    })?;
     let max = rule.max_expiration_seconds.unwrap_or(u32::MAX).min(rights.expiration_seconds);
     Ok(Approvable { rule, max_expiration_seconds: max, signing_algorithm })
 }
@@ -100,7 +101,7 @@ fn permit(agent: &RegisteredAgent, view: &View<'_>, redemption: &Redemption, now
         return Err(Denial::new(Reason::Revoked, format!("what was approved is not for {}", agent.id)));
     }
     chain_stands(&redemption.chain, None, view, now)?;
-    may_request(agent, view.catalogue, operation)?;
+    may_request(agent, &redemption.chain, view.catalogue, operation)?;
     let life = redemption.expires_at.saturating_sub(redemption.issued_at);
     if redemption.expires_at <= now || life == 0 || life > EXPIRATION_MAX.into() {
         return Err(Denial::new(
@@ -110,7 +111,7 @@ fn permit(agent: &RegisteredAgent, view: &View<'_>, redemption: &Redemption, now
     }
     Ok(Permit {
         chain: redemption.chain.clone(),
-        capabilities: vec![Granted { name: operation.capability.clone(), resources: None, approval_required: true }],
+        capabilities: vec![Granted { name: operation.capability.clone(), resources: None, approval_required: true, when: None }],
         audience: operation.audience.clone(),
         may_act: None,
         sign_with: SignWith::Key(redemption.key_id.clone()),

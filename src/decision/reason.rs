@@ -44,6 +44,14 @@ pub enum Reason {
     ResourceNotGranted,
     /// The parameters of the operation do not match the catalogue's schema.
     ParametersRefused,
+    /// The condition under which an Agent holds the capability is false.
+    ConditionUnmet,
+    /// That condition cannot be evaluated with what is known.
+    ConditionUndecided,
+    /// That condition is no CEL expression that can be used.
+    ConditionInvalid,
+    /// The token is for another operation.
+    OperationMismatch,
     /// The audience is not one of the Agent's.
     AudienceNotAllowed,
     /// No audience was named and the Agent does not have exactly one.
@@ -91,6 +99,10 @@ impl Reason {
             Self::RulePending => "rule_pending",
             Self::ResourceNotGranted => "resource_not_granted",
             Self::ParametersRefused => "parameters_refused",
+            Self::ConditionUnmet => "condition_unmet",
+            Self::ConditionUndecided => "condition_undecided",
+            Self::ConditionInvalid => "condition_invalid",
+            Self::OperationMismatch => "operation_mismatch",
             Self::AudienceNotAllowed => "audience_not_allowed",
             Self::AudienceAmbiguous => "audience_ambiguous",
             Self::CredentialSpent => "credential_spent",
@@ -108,6 +120,38 @@ impl Reason {
 }
 
 impl Reason {
+    /// Where the rule is written that said no: which field of which resource, for whoever is to change it.
+    #[must_use]
+    pub const fn rule(self) -> &'static str {
+        match self {
+            Self::AgentUnknown => "Agent",
+            Self::AgentDeleted => "Agent metadata.deletionTimestamp",
+            Self::AgentSuspended => "Agent spec.suspended",
+            Self::AgentNotAdmitted | Self::AgentPending => "Agent status.conditions[Admitted]",
+            Self::AgentInvalid => "Agent spec",
+            Self::Revoked | Self::ChainEnded => "Agent status.revocationEpoch, status.revokedTokens",
+            Self::CapabilityNotGranted | Self::NoCapability => "Agent spec.capabilities",
+            Self::ApprovalRequired | Self::ApprovalNotNeeded => "Agent spec.capabilities[].approval, Capability spec.approval",
+            Self::RuleMissing => "Capability",
+            Self::RuleUnreadable => "Capability spec",
+            Self::RulePending => "Capability status.conditions[Admitted]",
+            Self::ResourceNotGranted => "Agent spec.capabilities[].resources",
+            Self::ParametersRefused => "Capability spec.parameterSchema",
+            Self::ConditionUnmet | Self::ConditionUndecided | Self::ConditionInvalid => "Agent spec.capabilities[].when",
+            Self::OperationMismatch => "token authorization_details",
+            Self::AudienceNotAllowed | Self::AudienceAmbiguous => "Agent spec.tokens.audiences",
+            Self::CredentialSpent => "token exp",
+            Self::DelegationNotGranted => "Agent spec.delegation.actFor",
+            Self::UserRevoked => "TrustedIssuer status.revokedUsers",
+            Self::SubjectNotAddressed => "token aud",
+            Self::ActorNotAllowed => "token may_act",
+            Self::CallerNotAllowed => "Agent spec.delegation.callers",
+            Self::ChainCycle => "token act",
+            Self::ChainTooDeep => "Agent spec.delegation.maxDepth",
+            Self::ProofEnded => "Agent spec.identity",
+        }
+    }
+
     /// Whether the answer will be another in a moment: something was written that has not been looked at yet.
     #[must_use]
     pub const fn is_passing(self) -> bool {

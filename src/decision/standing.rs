@@ -1,7 +1,8 @@
 //! Does it still stand? What was given to an agent lives only while everybody in its chain stands where they stood.
 
+use super::attempt::{Attempt, Usage, usable_at_once};
 use super::operation::covered;
-use super::{Denial, Reason, View, audience, callable, holding, needs_no_approval};
+use super::{Denial, Reason, View, audience, callable, holding};
 use crate::agent::{Admission, Granted, Holding, RegisteredAgent, Rights};
 use crate::chain::{Chain, IssuerRef, Link, Principal, Proof, subject_digest};
 use crate::grammar::AgentId;
@@ -25,8 +26,10 @@ pub struct Issued<'a> {
 pub enum Grants<'a> {
     /// Its scope values, each with the resources to which the token limits it.
     Capabilities(&'a [Granted]),
-    /// One operation that was approved.
+    /// One operation, and nothing else.
     Operation(&'a Operation),
+    /// One operation that a person has approved.
+    Approved(&'a Operation),
 }
 
 /// Whether what was issued still stands at `now`, in seconds since the epoch: everybody in its chain, nothing of it revoked, and nothing
@@ -38,18 +41,26 @@ pub fn stands(issued: &Issued<'_>, view: &View<'_>, now: u64) -> Result<(), Deni
     chain_stands(issued.chain, Some(issued.jti), view, now)?;
     let agents = || issued.chain.links().iter().filter_map(|link| view.agents.look_up(&link.agent));
     let Some(acting) = agents().next_back() else { return Err(unknown(&issued.chain.subject())) };
+    let usage = |attempt| Usage { acting, chain: issued.chain, attempt };
     match issued.grants {
-        Grants::Operation(operation) => covered(acting, view.catalogue, operation).map(drop),
-        Grants::Capabilities(capabilities) => {
+        Grants::Approved(operation) => return covered(acting, issued.chain, view.catalogue, operation).map(drop),
+        Grants::Operation(operation) => {
+            let attempt = Attempt::of(operation);
             for agent in agents() {
-                holds(agent, capabilities, view)?;
-            }
-            let rights = rights(acting)?;
-            match AgentId::parse(issued.audience) {
-                Ok(callee) => callable(&callee, acting, view).map(drop),
-                Err(_) => audience(acting, &rights.audiences, Some(issued.audience)).map(drop),
+                let held = holding(agent, &rights(agent)?.capabilities, &operation.capability)?;
+                usable_at_once(agent, held, usage(Some(&attempt)), view.catalogue)?;
             }
         }
+        Grants::Capabilities(capabilities) => {
+            for agent in agents() {
+                holds(agent, capabilities, usage(None), view)?;
+            }
+        }
+    }
+    let rights = rights(acting)?;
+    match AgentId::parse(issued.audience) {
+        Ok(callee) => callable(&callee, acting, view).map(drop),
+        Err(_) => audience(acting, &rights.audiences, Some(issued.audience)).map(drop),
     }
 }
 
@@ -197,7 +208,7 @@ fn still_counts(issuer: &IssuerRef, view: &View<'_>) -> bool {
 }
 
 /// Whether the agent holds all of `capabilities`, and may use them without asking anybody.
-fn holds(agent: &RegisteredAgent, capabilities: &[Granted], view: &View<'_>) -> Result<(), Denial> {
+fn holds(agent: &RegisteredAgent, capabilities: &[Granted], usage: Usage<'_>, view: &View<'_>) -> Result<(), Denial> {
     let rights = rights(agent)?;
     for issued in capabilities {
         let held = holding(agent, &rights.capabilities, &issued.name)?;
@@ -205,11 +216,11 @@ fn holds(agent: &RegisteredAgent, capabilities: &[Granted], view: &View<'_>) -> 
             let message = format!("{} holds {} for fewer resources by now", agent.id, issued.name);
             return Err(Denial::new(Reason::CapabilityNotGranted, message));
         }
-        needs_no_approval(held, view.catalogue)?;
+        usable_at_once(agent, held, usage, view.catalogue)?;
     }
     Ok(())
 }
 
-fn unknown(agent: &str) -> Denial {
+pub(super) fn unknown(agent: &str) -> Denial {
     Denial::new(Reason::AgentUnknown, format!("{agent} is not registered any more"))
 }

@@ -14,7 +14,11 @@ fn decided(agent: &RegisteredAgent, ask: &Ask, until: u64) -> Result<Permit, Den
 }
 
 fn ask(capabilities: Option<&[&str]>, audience: Option<&str>) -> Ask {
-    Ask { capabilities: capabilities.map(|c| c.iter().map(|n| capability(n)).collect()), audience: audience.map(str::to_owned) }
+    Ask {
+        capabilities: capabilities.map(|c| c.iter().map(|n| capability(n)).collect()),
+        audience: audience.map(str::to_owned),
+        operation: None,
+    }
 }
 
 fn reason(decision: Result<Permit, Denial>) -> Option<Reason> {

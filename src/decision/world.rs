@@ -55,7 +55,7 @@ pub(crate) fn capability(name: &str) -> CapabilityName {
 }
 
 pub(crate) fn granted(name: &str) -> Granted {
-    Granted { name: capability(name), resources: None, approval_required: false }
+    Granted { name: capability(name), resources: None, approval_required: false, when: None }
 }
 
 /// An agent in namespace `research` with UID `uid-<name>` and epoch 3.

@@ -1,9 +1,9 @@
-//! Who may introspect, and who may still approve: Kubernetes RBAC, asked by SubjectAccessReview.
+//! Who may introspect, evaluate, and still approve: Kubernetes RBAC, asked by SubjectAccessReview.
 
 use super::error::Refusal;
 use crate::crd::User;
-use crate::grammar::CapabilityName;
-use crate::identity::{Caller, Holder};
+use crate::grammar::{AgentId, CapabilityName};
+use crate::identity::{Caller, Holder, ServiceAccount};
 use crate::jit::Request;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::{Api, PostParams};
@@ -21,7 +21,7 @@ const REMEMBERED_MAX: u64 = 10_000;
 /// Asks the API server what somebody may do, and remembers the answer for a few seconds.
 pub struct Authority {
     client: kube::Client,
-    /// By namespace, name and UID of the ServiceAccount, and audience.
+    /// By namespace, name and UID of the ServiceAccount, and what it may do.
     answers: Cache<(String, String), bool>,
     /// By UID of the request and name of the approver.
     approvers: Cache<(String, String), bool>,
@@ -42,14 +42,33 @@ impl Authority {
     }
 
     /// Whether `caller` is a ServiceAccount that has the verb `introspect` on `audiences.countersign.dev/<audience>` in its own namespace.
-    /// Several requests for one answer make one question.
     ///
     /// # Errors
     /// If the API server does not answer.
     pub async fn may_introspect(&self, caller: &Caller, audience: &str) -> Result<bool, Refusal> {
         // Whom Kubernetes does not know it cannot have given a right.
         let Holder::ServiceAccount(account) = &caller.holder else { return Ok(false) };
-        let key = (format!("{}/{}", account.username(), account.uid), audience.to_owned());
+        self.may(account, "introspect", "audiences", audience, &account.namespace).await
+    }
+
+    /// Whether `caller` is a ServiceAccount that has the verb `evaluate` on `agents.countersign.dev/<name>` in the namespace of the agent.
+    ///
+    /// # Errors
+    /// If the API server does not answer.
+    pub async fn may_evaluate(&self, caller: &Caller, agent: &AgentId) -> Result<bool, Refusal> {
+        let Holder::ServiceAccount(account) = &caller.holder else { return Ok(false) };
+        self.may(account, "evaluate", "agents", agent.name(), agent.namespace()).await
+    }
+
+    /// Several requests for one answer make one question.
+    async fn may(
+        &self,
+        account: &ServiceAccount,
+        verb: &'static str,
+        resource: &str,
+        name: &str,
+        namespace: &str,
+    ) -> Result<bool, Refusal> {
         let user = User {
             username: account.username(),
             uid: Some(account.uid.to_string()),
@@ -59,7 +78,8 @@ impl Authority {
                 "system:authenticated".to_owned(),
             ],
         };
-        let question = self.ask(user, "introspect", "audiences", audience, &account.namespace);
+        let key = (format!("{}/{}", account.username(), account.uid), format!("{verb} {namespace} {name}"));
+        let question = self.ask(user, verb, resource, name, namespace);
         let answer = self.answers.try_get_with(key, question).await;
         answer.map_err(|error| Refusal::unavailable("authorizer_unavailable", error.as_str()))
     }

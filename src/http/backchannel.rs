@@ -2,6 +2,7 @@
 //! the operation in `authorization_details`, RFC 9396).
 
 use super::caller::{check_client_id, identify, no_authorization_header, required_client_assertion};
+use super::details::Details;
 use super::error::{CredentialRole, Refusal};
 use super::exchange::{describe_parent, read_parent};
 use super::form::Form;
@@ -12,13 +13,14 @@ use super::token::audience;
 use super::{App, json, now_if_fresh, post};
 use crate::agent::{EXPIRATION_MAX, RegisteredAgent};
 use crate::audit::{Outcome, Record};
+use crate::chain::{Chain, Link, Proof};
 use crate::controller::jit_request::describe;
 use crate::controller::writing;
 use crate::crd::{AgentReference, ChainLink, JitRequest, JitRequestSpec, Lineage, OnBehalfOf, UserReference};
 use crate::decision::may_request;
-use crate::grammar::{Audience, CapabilityName, Resource};
+use crate::grammar::{Audience, CapabilityName};
 use crate::jit::{DECIDE_SECONDS, DECIDE_SECONDS_MAX, OPEN_MAX, Request as Approval, RequestId};
-use crate::operation::{Operation, Parameters, is_invisible};
+use crate::operation::{Operation, is_invisible};
 use crate::token::{OPERATION_DETAILS, new_id};
 use axum::body::Body;
 use axum::extract::State;
@@ -27,7 +29,6 @@ use axum::response::Response;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
 use serde::Serialize;
-use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -71,7 +72,7 @@ async fn file(app: &App, request: Request<Body>, record: &mut Record) -> Result<
     let now = now_if_fresh(app)?;
     let (agent, _) = identify(app, credential, now, record).await?;
     check_client_id(form.get("client_id")?, &agent, CredentialRole::CLIENT)?;
-    let behalf = hint(app, &form, &agent, now, record).await?;
+    let (behalf, chain) = hint(app, &form, &agent, now, record).await?;
     let ask = Ask::parse(&form, &agent, key)?;
     record.text("capability", ask.operation.capability.as_str()).text("audience", ask.operation.audience.as_str());
     if let Some(resource) = &ask.operation.resource {
@@ -79,7 +80,7 @@ async fn file(app: &App, request: Request<Body>, record: &mut Record) -> Result<
     }
     let max_expiration = {
         let catalogue = app.snapshot.catalogue();
-        let approvable = may_request(&agent, &catalogue, &ask.operation);
+        let approvable = may_request(&agent, &chain, &catalogue, &ask.operation);
         approvable.map_err(|denial| CredentialRole::CLIENT.denied(denial))?.max_expiration_seconds
     };
     if !app.policies.in_force() {
@@ -99,25 +100,28 @@ async fn file(app: &App, request: Request<Body>, record: &mut Record) -> Result<
 }
 
 /// Exactly one hint says on whose behalf the agent asks (CIBA Core section 7.1): its own, or that of whoever called it, by the access
-/// token of ours with which it was called.
+/// token of ours with which it was called. With the chain that ends with the agent.
 async fn hint(
     app: &App,
     form: &Form,
     agent: &RegisteredAgent,
     now: u64,
     record: &mut Record,
-) -> Result<Option<OnBehalfOf>, Refusal> {
+) -> Result<(Option<OnBehalfOf>, Chain), Refusal> {
     if form.raw("id_token_hint").is_some() {
         let description = "id_token_hint is not accepted: exchange the ID token, and be called with a token, or ask for yourself";
         return Err(Refusal::new("invalid_request", "hint_unsupported", description));
     }
     match (form.get("login_hint")?, form.get("login_hint_token")?) {
-        (Some(hint), None) if hint == agent.id.to_string() => Ok(None),
+        (Some(hint), None) if hint == agent.id.to_string() => Ok((None, Chain::begin(None, link(agent), String::new()))),
         (Some(_), None) => {
             let description = format!("login_hint must be the client itself, {}", agent.id);
             Err(Refusal::new("unknown_user_id", "hint_not_client", description))
         }
-        (None, Some(token)) => called(app, token, agent, now, record).await.map(Some),
+        (None, Some(token)) => {
+            let (behalf, chain) = called(app, token, agent, now, record).await?;
+            Ok((Some(behalf), chain))
+        }
         _ => {
             let description = "exactly one of login_hint and login_hint_token must say on whose behalf the agent asks";
             Err(Refusal::malformed(description))
@@ -126,7 +130,13 @@ async fn hint(
 }
 
 /// On whose behalf the agent was called with `token`, which must be one that it could exchange.
-async fn called(app: &App, token: &str, agent: &RegisteredAgent, now: u64, record: &mut Record) -> Result<OnBehalfOf, Refusal> {
+async fn called(
+    app: &App,
+    token: &str,
+    agent: &RegisteredAgent,
+    now: u64,
+    record: &mut Record,
+) -> Result<(OnBehalfOf, Chain), Refusal> {
     let Some(parent) = read_parent(app, token, now).await? else {
         let description =
             "login_hint_token is not an access token of this service with which an agent was called, or it has expired";
@@ -143,7 +153,7 @@ async fn called(app: &App, token: &str, agent: &RegisteredAgent, now: u64, recor
         rules.map_or_else(|| user.name.clone(), |rules| rules.kubernetes_name(&user.name))
     });
     let ancestors = chain.ancestors().iter().cloned().chain([parent.jti.clone()]).collect();
-    Ok(OnBehalfOf {
+    let behalf = OnBehalfOf {
         user,
         chain: chain.links().iter().map(|link| link.agent.to_string()).collect(),
         lineage: Some(Lineage {
@@ -157,7 +167,13 @@ async fn called(app: &App, token: &str, agent: &RegisteredAgent, now: u64, recor
             transaction: chain.txn().to_owned(),
             ancestors,
         }),
-    })
+    };
+    Ok((behalf, chain.extended(&parent.jti, link(agent))))
+}
+
+/// The agent as the last of a chain.
+fn link(agent: &RegisteredAgent) -> Link {
+    Link { agent: agent.id.clone(), uid: agent.uid.clone(), epoch: agent.epoch, proof: Proof::Unsaid }
 }
 
 impl Ask {
@@ -166,8 +182,8 @@ impl Ask {
             let description = format!("authorization_details is missing: it must have one object of type {OPERATION_DETAILS}");
             Refusal::new("invalid_request", "authorization_details_missing", description)
         })?;
-        let details = details(text)?;
-        let (operation, expiration_seconds) = operation(details, form, agent)?;
+        let Details { capability, resource, parameters, audience: named, expiration_seconds } = Details::parse(text)?;
+        let operation = Operation { capability, resource, parameters, audience: target(named, audience(form)?, agent)? };
         scope(form, &operation.capability)?;
         Ok(Self {
             operation,
@@ -177,69 +193,6 @@ impl Ask {
             key,
         })
     }
-}
-
-fn invalid_details(description: impl Into<String>) -> Refusal {
-    Refusal::new("invalid_authorization_details", "authorization_details_malformed", description)
-}
-
-/// The one object in `authorization_details` (RFC 9396 section 2).
-fn details(text: &str) -> Result<Map<String, Value>, Refusal> {
-    let value = crate::json::parse(text.as_bytes()).map_err(|error| {
-        invalid_details(format!("authorization_details is no JSON that can be read in one way only: {error}"))
-    })?;
-    if let Some(number) = crate::json::inexact_number(text) {
-        let shown: String = number.chars().take(40).collect();
-        return Err(invalid_details(format!(
-            "the number {shown} is one that not every reader of JSON holds exactly: send it as a text"
-        )));
-    }
-    match value {
-        Value::Array(mut items) => match (items.pop(), items.is_empty()) {
-            (Some(Value::Object(members)), true) => Ok(members),
-            _ => Err(invalid_details("authorization_details must have exactly one object: one request is for one operation")),
-        },
-        _ => Err(invalid_details("authorization_details must be an array (RFC 9396 section 2)")),
-    }
-}
-
-/// The operation that a details object asks for, and for how long its token should live.
-fn operation(mut details: Map<String, Value>, form: &Form, agent: &RegisteredAgent) -> Result<(Operation, Option<u32>), Refusal> {
-    let mut text = |name: &str| match details.remove(name) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(invalid_details(format!("{name} must be a text"))),
-    };
-    if text("type")?.as_deref() != Some(OPERATION_DETAILS) {
-        return Err(invalid_details(format!("type must be {OPERATION_DETAILS}")));
-    }
-    let capability = text("capability")?.ok_or_else(|| invalid_details("capability is missing"))?;
-    let (resource, named) = (text("resource")?, text("audience")?);
-    let parameters = match details.remove("parameters") {
-        None => None,
-        Some(Value::Object(members)) => Some(Parameters::parse(members).map_err(|e| invalid_details(e.to_string()))?),
-        Some(_) => return Err(invalid_details("parameters must be an object")),
-    };
-    let expiration_seconds = match details.remove("expiration_seconds") {
-        None => None,
-        Some(value) => {
-            let seconds = value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=EXPIRATION_MAX).contains(n));
-            Some(seconds.ok_or_else(|| invalid_details("expiration_seconds must be a whole number from 1 to 900"))?)
-        }
-    };
-    if let Some(name) = details.keys().next() {
-        let known = "type, capability, resource, parameters, audience and expiration_seconds";
-        let shown: String = name.chars().take(64).collect();
-        return Err(invalid_details(format!("{shown} is not a member of {OPERATION_DETAILS}, which has {known}")));
-    }
-    let malformed = |e: crate::grammar::GrammarError| invalid_details(e.to_string());
-    let operation = Operation {
-        capability: CapabilityName::parse(&capability).map_err(malformed)?,
-        resource: resource.as_deref().map(Resource::parse).transpose().map_err(malformed)?,
-        parameters,
-        audience: target(named, audience(form)?, agent)?,
-    };
-    Ok((operation, expiration_seconds))
 }
 
 /// For whom the token will be: named in the details or as a parameter, else the agent's only audience.

@@ -12,6 +12,7 @@ use super::swap::{ATTEMPTS, NEWBORN_PATIENCE, Swapped, live, swap};
 use super::{App, json, now_if_fresh, post, read_back};
 use crate::audit::{Outcome, Record};
 use crate::crd::Phase;
+use crate::decision::Approval;
 use crate::identity::Caller;
 use crate::jit;
 use crate::token::AccessClaims;
@@ -53,18 +54,23 @@ async fn handle(app: &App, request: Request<Body>, record: &mut Record) -> Resul
 }
 
 /// Whether the caller is the very agent to which the token was issued.
-fn is_agent_of(app: &App, caller: &Caller, claims: &AccessClaims) -> bool {
+pub(super) fn is_agent_of(app: &App, caller: &Caller, claims: &AccessClaims) -> bool {
     caller.agent(&app.snapshot).is_some_and(|agent| agent.uid == claims.agent_uid && agent.id.to_string() == claims.client_id)
 }
 
 /// The request of a token for one operation.
 pub(super) async fn of(app: &App, claims: &AccessClaims) -> Result<Arc<jit::Request>, Refusal> {
-    let Ok(Some(approved)) = claims.operation() else {
-        let description = "the token is not for one operation: it was not approved, so there is nothing to complete";
+    let Some(approval) = approval(claims) else {
+        let description = "the token is not for an operation that was approved: there is nothing to complete";
         return Err(Refusal::new("invalid_token", "token_not_for_operation", description));
     };
-    let issued = |s: &crate::snapshot::Snapshot| s.request(&approved.request_uid).filter(|r| r.status.jti.is_some());
+    let issued = |s: &crate::snapshot::Snapshot| s.request(&approval.request_uid).filter(|r| r.status.jti.is_some());
     app.snapshot.wait_for_request(NEWBORN_PATIENCE, issued).await.ok_or_else(|| ended("the request was withdrawn"))
+}
+
+/// The approval on which a token rests, if it rests on one.
+pub(super) fn approval(claims: &AccessClaims) -> Option<Approval> {
+    claims.operation().ok().flatten().and_then(|grant| grant.approval)
 }
 
 /// Writes that the operation is done; at most one caller gets to.

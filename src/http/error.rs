@@ -144,8 +144,11 @@ impl CredentialRole {
             | Reason::ApprovalRequired
             | Reason::ApprovalNotNeeded
             | Reason::RuleMissing
-            | Reason::RuleUnreadable => Refusal::new("invalid_scope", code, denial.message),
-            Reason::ResourceNotGranted | Reason::ParametersRefused => {
+            | Reason::RuleUnreadable
+            | Reason::ConditionUnmet
+            | Reason::ConditionUndecided
+            | Reason::ConditionInvalid => Refusal::new("invalid_scope", code, denial.message),
+            Reason::ResourceNotGranted | Reason::ParametersRefused | Reason::OperationMismatch => {
                 Refusal::new("invalid_authorization_details", code, denial.message)
             }
             Reason::AudienceNotAllowed | Reason::AudienceAmbiguous => Refusal::new("invalid_target", code, denial.message),

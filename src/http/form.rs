@@ -25,20 +25,7 @@ impl Form {
     /// A [`Refusal`] if there is a query, the body is not a form, is too large, is not UTF-8, has a control character, an empty
     /// value or a parameter twice.
     pub async fn read(request: Request<Body>) -> Result<Self, Refusal> {
-        if request.uri().query().is_some() {
-            // RFC 6749 section 3.2: parameters go into the body. In a query they would end in access logs.
-            return Err(Refusal::malformed("the request has a query: send the parameters in the body").closing());
-        }
-        check_headers(request.headers())?;
-        let body = match Limited::new(request.into_body(), BODY_MAX).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return Err(Refusal::malformed("the body is longer than 65536 bytes")
-                    .status(StatusCode::PAYLOAD_TOO_LARGE)
-                    .closing());
-            }
-            Err(_) => return Err(Refusal::malformed("the body could not be read to its end").closing()),
-        };
+        let body = read_body(request, "application/x-www-form-urlencoded").await?;
         Self::parse(&body)
     }
 
@@ -93,7 +80,7 @@ impl Form {
     }
 }
 
-fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_headers(headers: &HeaderMap, media_type: &str) -> Result<(), Refusal> {
     if headers.get_all(header::CONTENT_ENCODING).iter().any(|v| v != "identity") {
         return Err(Refusal::malformed("a compressed body is not accepted").status(StatusCode::UNSUPPORTED_MEDIA_TYPE).closing());
     }
@@ -103,11 +90,27 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
         _ => "",
     };
     let mut parts = only.split(';').map(str::trim);
-    let is_form = parts.next().is_some_and(|t| t.eq_ignore_ascii_case("application/x-www-form-urlencoded"));
-    if !is_form || !parts.all(|p| p.eq_ignore_ascii_case("charset=utf-8")) {
-        return Err(Refusal::malformed("the body must be application/x-www-form-urlencoded in UTF-8").closing());
+    let is_meant = parts.next().is_some_and(|t| t.eq_ignore_ascii_case(media_type));
+    if !is_meant || !parts.all(|p| p.eq_ignore_ascii_case("charset=utf-8")) {
+        return Err(Refusal::malformed(format!("the body must be {media_type} in UTF-8")).closing());
     }
     Ok(())
+}
+
+/// Reads the body of a POST, which must be of type `media_type`.
+pub(super) async fn read_body(request: Request<Body>, media_type: &str) -> Result<Bytes, Refusal> {
+    if request.uri().query().is_some() {
+        // RFC 6749 section 3.2: parameters go into the body. In a query they would end in access logs.
+        return Err(Refusal::malformed("the request has a query: send the parameters in the body").closing());
+    }
+    check_headers(request.headers(), media_type)?;
+    match Limited::new(request.into_body(), BODY_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Refusal::malformed("the body is longer than 65536 bytes").status(StatusCode::PAYLOAD_TOO_LARGE).closing())
+        }
+        Err(_) => Err(Refusal::malformed("the body could not be read to its end").closing()),
+    }
 }
 
 /// Decodes a name or value. What is not UTF-8 is refused, not repaired, and so are control characters other than `allowed`.

@@ -7,13 +7,14 @@ use super::caller::{authenticate, bearer};
 use super::error::Refusal;
 use super::form::Form;
 use super::{App, json, now_if_fresh, post, read_back};
+use crate::agent::Granted;
 use crate::audit::{Outcome, Record};
 use crate::chain::Chain;
 use crate::crd::Phase;
-use crate::decision::{Grants, Issued, stands};
+use crate::decision::{Approval, Grants, Issued, OperationGrant, stands};
 use crate::grammar::AgentId;
 use crate::identity::Caller;
-use crate::token::{AccessClaims, ApprovedOperation};
+use crate::token::AccessClaims;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Request;
@@ -67,7 +68,7 @@ async fn introspect(app: &App, request: Request<Body>, record: &mut Record) -> R
 }
 
 /// Whether the caller is whom the token is for: a resource server that may introspect its audience, or the agent that is.
-async fn may_introspect(app: &App, caller: &Caller, claims: &AccessClaims) -> Result<bool, Refusal> {
+pub(super) async fn may_introspect(app: &App, caller: &Caller, claims: &AccessClaims) -> Result<bool, Refusal> {
     match AgentId::parse(&claims.aud) {
         Ok(audience) => Ok(caller.agent(&app.snapshot).is_some_and(|agent| agent.id == audience)),
         Err(_) => app.authority.may_introspect(caller, &claims.aud).await,
@@ -94,30 +95,61 @@ pub(super) fn describe_chain(record: &mut Record, chain: &Chain) {
 }
 
 /// Whether everybody on whom the token depends still stands where they stood, and still holds what the token says; and if the token is
-/// for one operation, whether that is still to be done.
+/// for an operation that was approved, whether that is still to be done.
 pub(super) fn alive(app: &App, claims: &AccessClaims, now: u64) -> Result<(), &'static str> {
-    let chain = claims.chain().ok_or("token_malformed")?;
-    let approved = claims.operation().map_err(|_| "token_malformed")?;
-    let capabilities;
-    let grants = match &approved {
-        Some(approved) => {
-            to_be_done(app, claims, approved)?;
-            Grants::Operation(&approved.operation)
+    let said = Said::read(claims)?;
+    said.to_be_done(app)?;
+    stands(&said.issued(), &app.snapshot.view().as_view(), now).map_err(|denial| denial.reason.code())
+}
+
+/// What a token of ours says, read once.
+pub(super) struct Said<'a> {
+    claims: &'a AccessClaims,
+    pub(super) chain: Chain,
+    grant: Grant,
+}
+
+enum Grant {
+    Capabilities(Vec<Granted>),
+    Operation(Box<OperationGrant>),
+}
+
+impl<'a> Said<'a> {
+    /// # Errors
+    /// A reason if it is not what we would have written.
+    pub(super) fn read(claims: &'a AccessClaims) -> Result<Self, &'static str> {
+        let malformed = "token_malformed";
+        let chain = claims.chain().ok_or(malformed)?;
+        let grant = match claims.operation().map_err(|_| malformed)? {
+            Some(grant) => Grant::Operation(Box::new(grant)),
+            None => Grant::Capabilities(claims.capabilities().ok_or(malformed)?),
+        };
+        Ok(Self { claims, chain, grant })
+    }
+
+    pub(super) fn issued(&self) -> Issued<'_> {
+        let grants = match &self.grant {
+            Grant::Capabilities(capabilities) => Grants::Capabilities(capabilities),
+            Grant::Operation(grant) if grant.approval.is_some() => Grants::Approved(&grant.operation),
+            Grant::Operation(grant) => Grants::Operation(&grant.operation),
+        };
+        Issued { jti: &self.claims.jti, chain: &self.chain, grants, audience: &self.claims.aud }
+    }
+
+    /// If the token is for an operation that was approved: whether that is still to be done.
+    pub(super) fn to_be_done(&self, app: &App) -> Result<(), &'static str> {
+        match &self.grant {
+            Grant::Operation(grant) => grant.approval.as_ref().map_or(Ok(()), |approval| to_be_done(app, self.claims, approval)),
+            Grant::Capabilities(_) => Ok(()),
         }
-        None => {
-            capabilities = claims.capabilities().ok_or("token_malformed")?;
-            Grants::Capabilities(&capabilities)
-        }
-    };
-    let issued = Issued { jti: &claims.jti, chain: &chain, grants, audience: &claims.aud };
-    stands(&issued, &app.snapshot.view().as_view(), now).map_err(|denial| denial.reason.code())
+    }
 }
 
 /// Whether the request of an approved operation is there, and this its one token, not yet completed or ended in another way.
-fn to_be_done(app: &App, claims: &AccessClaims, approved: &ApprovedOperation) -> Result<(), &'static str> {
-    let request = app.snapshot.request(&approved.request_uid).ok_or("request_unknown")?;
+fn to_be_done(app: &App, claims: &AccessClaims, approval: &Approval) -> Result<(), &'static str> {
+    let request = app.snapshot.request(&approval.request_uid).ok_or("request_unknown")?;
     let status = &request.status;
-    if status.jti.as_deref() != Some(&claims.jti) || status.digest.as_deref() != Some(&approved.digest) {
+    if status.jti.as_deref() != Some(&claims.jti) || status.digest.as_deref() != Some(&approval.digest) {
         return Err("request_mismatch");
     }
     match status.phase {

@@ -49,6 +49,19 @@ pub(super) async fn document(State(app): State<Arc<App>>) -> Json<Value> {
     }))
 }
 
+/// The metadata of AuthZEN 1.0 section 9.
+pub(super) async fn access(State(app): State<Arc<App>>) -> Json<Value> {
+    let at = |path: &str| format!("{}{path}", app.issuer);
+    Json(json!({
+        "policy_decision_point": app.issuer,
+        "access_evaluation_endpoint": at("/access/v1/evaluation"),
+        "access_evaluations_endpoint": at("/access/v1/evaluations"),
+        "search_action_endpoint": at("/access/v1/search/action"),
+        // Ours: the same in plain words.
+        "countersign_ask_endpoint": at("/ask"),
+    }))
+}
+
 /// The public keys (RFC 7517).
 pub(super) async fn jwks(State(app): State<Arc<App>>) -> Response {
     let mut response = Json(app.keys.current().jwks()).into_response();

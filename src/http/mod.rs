@@ -1,10 +1,13 @@
 //! The token service: one file per group of endpoints.
 
+mod access;
+mod ask;
 mod audit;
 mod authority;
 mod backchannel;
 mod caller;
 mod complete;
+mod details;
 mod error;
 mod exchange;
 mod form;
@@ -20,6 +23,7 @@ pub mod server;
 mod swap;
 mod token;
 
+pub use ask::Lexicons;
 pub use audit::READERS_MAX;
 pub use authority::Authority;
 pub use polls::Polls;
@@ -101,6 +105,8 @@ pub struct App {
     pub clock: Clock,
     /// How many requests are worked on at once.
     pub in_flight: Semaphore,
+    /// The words of the catalogue.
+    pub lexicons: Lexicons,
     /// How many may read the ledger at once.
     pub readers: Semaphore,
 }
@@ -119,6 +125,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/oauth2/bc-authorize", any(backchannel::endpoint))
         .route("/oauth2/revoke", any(revoke::endpoint))
         .route("/jit/complete", any(complete::endpoint))
+        .route("/access/v1/evaluation", any(access::evaluation))
+        .route("/access/v1/evaluations", any(access::evaluations))
+        .route("/access/v1/search/action", any(access::search_action))
+        .route("/ask", any(ask::endpoint))
+        .route("/.well-known/authzen-configuration", get(metadata::access))
         .route("/audit/v1/{what}", any(audit::endpoint))
         .route("/oauth2/jwks", get(metadata::jwks))
         .route("/revocations", get(revocations::endpoint))

@@ -2,7 +2,7 @@
 //! approved operation completes that. A request that has no token yet is withdrawn.
 
 use super::caller::{identify, no_authorization_header, required_client_assertion};
-use super::complete::of;
+use super::complete::{approval, of};
 use super::error::Refusal;
 use super::form::Form;
 use super::introspect::describe_chain;
@@ -54,7 +54,7 @@ async fn revoke(app: &App, request: Request<Body>, record: &mut Record) -> Resul
     };
     record.text("jti", claims.jti.as_str());
     owned(&agent, &claims.agent_uid)?;
-    if !matches!(claims.operation(), Ok(Some(_))) {
+    if approval(&claims).is_none() {
         return end_token(app, &agent, &claims, record).await;
     }
     let Ok(request) = of(app, &claims).await else {

@@ -5,6 +5,7 @@
 //! ([`super::poll`]) has its permit from elsewhere in `decision`, and may wait for it.
 
 use super::caller::{Presented, check_client_id, client_assertion, identify, no_authorization_header};
+use super::details::Details;
 use super::error::{CredentialRole, Refusal};
 use super::exchange::{Exchange, SubjectToken, TYPE_ACCESS_TOKEN};
 use super::form::Form;
@@ -13,7 +14,7 @@ use super::poll::{self, CIBA, Poll};
 use super::{App, begin, bounded, exchange, finish, json, now_if_fresh};
 use crate::agent::RegisteredAgent;
 use crate::audit::{Outcome, Record};
-use crate::decision::{Ask, Case, Decision, Permit, Subject, decide};
+use crate::decision::{Ask, Attempt, Case, Decision, Permit, Subject, decide};
 use crate::grammar::CapabilityName;
 use crate::identity::Caller;
 use crate::token::{Minted, mint, new_id};
@@ -22,6 +23,7 @@ use axum::extract::State;
 use axum::http::Request;
 use axum::response::Response;
 use serde::Serialize;
+use serde_json::Map;
 use std::sync::Arc;
 
 /// Grant types.
@@ -177,11 +179,13 @@ impl<'a> GrantRequest<'a> {
                 return Err(Refusal::new("unsupported_grant_type", "grant_type_unsupported", description));
             }
         };
-        if form.raw("authorization_details").is_some() {
-            let description = "authorization_details are asked for at /oauth2/bc-authorize, not at this endpoint";
-            return Err(Refusal::new("invalid_authorization_details", "authorization_details_unsupported", description));
+        let ask = ask(form)?;
+        if let Some(attempt) = &ask.operation {
+            record.text("capability", attempt.capability.as_str());
+            if let Some(resource) = &attempt.resource {
+                record.text("resource", resource.as_str());
+            }
         }
-        let ask = Ask { capabilities: capabilities(form)?, audience: audience(form)? };
         Ok(Self { credential, client, subject, client_id: form.get("client_id")?, ask, exchange: grant == TOKEN_EXCHANGE })
     }
 
@@ -209,6 +213,27 @@ impl<'a> GrantRequest<'a> {
         }
         Ok((agent, caller))
     }
+}
+
+/// What is asked for: capabilities, or one operation (RFC 9396 section 5), and for whom.
+fn ask(form: &Form) -> Result<Ask, Refusal> {
+    let (capabilities, audience) = (capabilities(form)?, audience(form)?);
+    let Some(text) = form.get("authorization_details")? else { return Ok(Ask { capabilities, audience, operation: None }) };
+    let Details { capability, resource, parameters, audience: named, expiration_seconds } = Details::parse(text)?;
+    if capabilities.is_some_and(|scope| scope.iter().any(|name| *name != capability)) {
+        let description = format!("scope may be left out; if it is sent, it is {capability}, the capability of the operation");
+        return Err(Refusal::new("invalid_scope", "scope_mismatch", description));
+    }
+    if expiration_seconds.is_some() {
+        let description = "expiration_seconds is for operations that a person approves: ask at /oauth2/bc-authorize";
+        return Err(Refusal::new("invalid_authorization_details", "authorization_details_malformed", description));
+    }
+    if audience.as_ref().zip(named.as_ref()).is_some_and(|(one, other)| one != other) {
+        let description = "authorization_details and the request name different audiences";
+        return Err(Refusal::new("invalid_target", "target_malformed", description));
+    }
+    let operation = Attempt { capability, resource, parameters, resource_properties: Map::new(), context: Map::new() };
+    Ok(Ask { capabilities: None, audience: audience.or(named), operation: Some(operation) })
 }
 
 /// The scope (RFC 6749 section 3.3): names separated by single spaces, each exactly a capability name.

@@ -6,7 +6,7 @@ use super::step::{authentic, counted, denial};
 use super::{EvidenceKey, Question, Request};
 use crate::agent::RegisteredAgent;
 use crate::crd::{JitRequestStatus, Phase};
-use crate::decision::{Denial, OperationGrant, Reason, Redemption, View, chain_stands, may_request};
+use crate::decision::{Approval, Denial, OperationGrant, Reason, Redemption, View, chain_stands, may_request};
 use crate::token::Signers;
 
 /// For how long after it was issued the same agent can have the same token again, in seconds: a crash or a lost reply burns no
@@ -97,8 +97,7 @@ fn issued(request: &Request, question: &Question, status: &JitRequestStatus) -> 
     Some(Redemption {
         grant: OperationGrant {
             operation: question.operation.clone(),
-            digest: question.digest.clone(),
-            request_uid: request.uid.clone(),
+            approval: Some(Approval { digest: question.digest.clone(), request_uid: request.uid.clone() }),
         },
         chain: question.chain(&request.uid, status.agent_uid.as_deref()?, status.agent_epoch?)?,
         issued_at: u64::try_from(seconds(status.issued_at.as_ref())?).ok()?,
@@ -149,9 +148,8 @@ pub fn redeem(
     if agent.uid != approval.agent_uid {
         return Err(Denial::new(Reason::Revoked, format!("{} was registered anew after the approval", agent.id)));
     }
-    let approvable = may_request(agent, view.catalogue, &approval.question.operation)?;
-    let chain = approval.question.chain(&request.uid, &agent.uid, agent.epoch);
-    let chain = chain.ok_or_else(|| Denial::new(Reason::ChainTooDeep, "there are too many agents in the chain"))?;
+    let chain = approval.question.chain_of(request, agent)?;
+    let approvable = may_request(agent, &chain, view.catalogue, &approval.question.operation)?;
     chain_stands(&chain, None, view, u64::try_from(now).unwrap_or(0))?;
     if counted(&request.status) < approvable.rule.approvals {
         let message = "the rule of the capability was tightened after the approval";

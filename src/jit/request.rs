@@ -1,7 +1,9 @@
 //! A stored JitRequest, parsed.
 
+use crate::agent::RegisteredAgent;
 use crate::chain::{Chain, IssuerRef, Link, Principal, Proof};
 use crate::crd::{self, CONDITION_APPROVED, JitRequest, JitRequestSpec, JitRequestStatus, Phase, User};
+use crate::decision::{Denial, Reason};
 use crate::grammar::{AgentId, is_dns_label, is_dns_subdomain};
 use crate::json;
 use crate::operation::{InvalidOperation, Operation};
@@ -173,6 +175,15 @@ impl Question {
                 Chain::read(callers.user().cloned(), links, callers.txn().to_owned(), callers.ancestors().to_vec())
             }
         }
+    }
+
+    /// The same for the agent as it is registered now.
+    ///
+    /// # Errors
+    /// If there are more agents in it than there may be.
+    pub fn chain_of(&self, request: &Request, agent: &RegisteredAgent) -> Result<Chain, Denial> {
+        let chain = self.chain(&request.uid, &agent.uid, agent.epoch);
+        chain.ok_or_else(|| Denial::new(Reason::ChainTooDeep, "there are too many agents in the chain"))
     }
 
     fn parse(namespace: &str, spec: &JitRequestSpec, created: i64) -> Result<Self, InvalidRequest> {

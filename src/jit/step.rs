@@ -169,7 +169,7 @@ fn standing<'a>(request: &Request, question: &Question, facts: &'a Facts<'_>) ->
     if request.status.agent_epoch.is_some_and(|epoch| epoch != agent.epoch) {
         return Err(Denial::new(Reason::Revoked, format!("the tokens of {} are revoked", agent.id)));
     }
-    may_request(agent, facts.catalogue, &question.operation)
+    may_request(agent, &question.chain_of(request, agent)?, facts.catalogue, &question.operation)
 }
 
 const fn expired(phase: Phase) -> &'static str {

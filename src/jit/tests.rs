@@ -34,7 +34,7 @@ impl Fixture {
         catalogue.insert(name.clone(), Rule::parse(&spec).map_err(|e| Unusable::Invalid(e.to_string())));
         let agent = world::agent("bot", &[], &["https://pay"]);
         let mut rights = agent.rights.clone().expect("rights");
-        rights.capabilities = vec![Granted { name, resources: None, approval_required: true }];
+        rights.capabilities = vec![Granted { name, resources: None, approval_required: true, when: None }];
         let agent = RegisteredAgent {
             id: AgentId::new("payments", "bot").expect("a name"),
             uid: "agent-uid".to_owned(),

@@ -5,14 +5,14 @@ use super::{ACCESS_TOKEN_TYPE, KeyRing};
 use crate::agent::Granted;
 use crate::chain::MayAct;
 use crate::crd::OperationSpec;
-use crate::decision::Permit;
+use crate::decision::{Approval, OperationGrant, Permit};
 use crate::grammar::{CapabilityName, ResourcePattern};
 use crate::identity::jws::Unverified;
 use crate::operation::Operation;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The type of `authorization_details` (RFC 9396 section 2) with which an operation is asked for and approved.
+/// The type of `authorization_details` (RFC 9396 section 2) that names one operation.
 pub const OPERATION_DETAILS: &str = "countersign_operation";
 
 /// The claims, with the names of RFC 9068 section 2.2. What is ours beyond it: `agent_uid`, `links`, `user`, `txn` and
@@ -82,22 +82,13 @@ pub enum AuthorizationDetails {
         /// With what.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parameters: Option<Map<String, Value>>,
-        /// The digest that was approved.
-        digest: String,
-        /// UID of the JitRequest.
-        jit_request: String,
+        /// The digest that was approved, if it needed approval.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<String>,
+        /// UID of the JitRequest that was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        jit_request: Option<String>,
     },
-}
-
-/// The operation in a token, and the request that was approved for it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ApprovedOperation {
-    /// What.
-    pub operation: Operation,
-    /// The digest that was approved.
-    pub digest: String,
-    /// UID of the JitRequest.
-    pub request_uid: String,
 }
 
 impl AccessClaims {
@@ -109,8 +100,8 @@ impl AccessClaims {
                 capability: grant.operation.capability.as_str().to_owned(),
                 resource: grant.operation.resource.as_ref().map(|r| r.as_str().to_owned()),
                 parameters: grant.operation.parameters.as_ref().map(|p| p.members().clone()),
-                digest: grant.digest.clone(),
-                jit_request: grant.request_uid.clone(),
+                digest: grant.approval.as_ref().map(|approval| approval.digest.clone()),
+                jit_request: grant.approval.as_ref().map(|approval| approval.request_uid.clone()),
             }],
             None => permit.capabilities().iter().filter_map(limits).collect(),
         };
@@ -150,6 +141,7 @@ impl AccessClaims {
                     Some(list) => Some(list?),
                 },
                 approval_required: false,
+                when: None,
             })
         };
         self.scope.split(' ').map(granted).collect()
@@ -159,7 +151,7 @@ impl AccessClaims {
     ///
     /// # Errors
     /// [`MalformedOperation`].
-    pub fn operation(&self) -> Result<Option<ApprovedOperation>, MalformedOperation> {
+    pub fn operation(&self) -> Result<Option<OperationGrant>, MalformedOperation> {
         let is_operation = |d: &&AuthorizationDetails| matches!(d, AuthorizationDetails::Operation { .. });
         if !self.authorization_details.iter().any(|d| is_operation(&d)) {
             return Ok(None);
@@ -179,7 +171,12 @@ impl AccessClaims {
         if self.scope != *capability {
             return Err(MalformedOperation);
         }
-        Ok(Some(ApprovedOperation { operation, digest: digest.clone(), request_uid: jit_request.clone() }))
+        let approval = match (digest, jit_request) {
+            (None, None) => None,
+            (Some(digest), Some(uid)) => Some(Approval { digest: digest.clone(), request_uid: uid.clone() }),
+            _ => return Err(MalformedOperation),
+        };
+        Ok(Some(OperationGrant { operation, approval }))
     }
 }
 

@@ -7,7 +7,7 @@ pub mod rotation;
 mod signing_key;
 mod statement;
 
-pub use claims::{AccessClaims, ApprovedOperation, AuthorizationDetails, MalformedOperation, NotOurs, OPERATION_DETAILS, verify};
+pub use claims::{AccessClaims, AuthorizationDetails, MalformedOperation, NotOurs, OPERATION_DETAILS, verify};
 pub use key_ring::{KeyError, KeyRing, Signers, new_id};
 pub use lineage::{Actor, Link, UserLink};
 pub use signing_key::SigningKey;
