@@ -69,10 +69,10 @@ step 'In plain words'
 ask 'Can I read and resolve ticket T-7?'
 answer '.interpretation[] | "\(.decision)  \(.capability)  \(.resource)"' | show
 check 'both, each decided by itself' answers 200 '.decision == true and (.interpretation | length) == 2'
-ask 'Darf ich Ticket schließen?'
+ask 'Darf ich Geld erstatten?'
 answer '{decision, reason, interpretation: [.interpretation[].capability], unresolved}' | show
-check 'a phrase of the catalogue can be in any language; which ticket must be said' \
-	answers 200 '.decision == false and .interpretation[0].capability == "ticket.close"'
+check 'a phrase of the catalogue can be in any language; how much and on which order must be said' \
+	answers 200 '.decision == false and .interpretation[0].capability == "refund.issue"'
 ask 'Can I shred ticket T-7?'
 answer .unresolved | show
 check 'what is not understood is a no, with what may have been meant' answers 200 '.decision == false and (.unresolved | length) > 0'

@@ -119,7 +119,11 @@ fn cut_text(query: &Query, cut: &Cut) -> String {
     }
     _ = writeln!(text, "  it can hand a task to: {}", names(cut.reached.iter().filter(|id| **id != query.agent)));
     _ = writeln!(text, "  holds it: {}", names(&cut.holders));
-    _ = writeln!(text, "  can hand a task to one of those: {}", names(cut.leads_there.difference(&cut.holders)));
+    _ = writeln!(
+        text,
+        "  can hand a task to one of those, be it through others: {}",
+        names(cut.leads_there.difference(&cut.holders))
+    );
     for (agent, why) in &cut.out_of_use {
         _ = writeln!(text, "  would connect them, but {why}: {agent}");
     }
@@ -127,7 +131,11 @@ fn cut_text(query: &Query, cut: &Cut) -> String {
         _ = writeln!(text, "  some chains end because spec.delegation.maxDepth of an Agent allows no longer one");
     }
     if cut.out_of_use.is_empty() && !cut.too_long {
-        _ = writeln!(text, "  the cut: spec.delegation.callers of none of the latter names any of the former");
+        _ = writeln!(
+            text,
+            "  the cut: spec.delegation.callers of nobody in the last two lines names {} or anybody in the first",
+            query.agent
+        );
     }
     text
 }

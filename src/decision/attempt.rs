@@ -83,17 +83,9 @@ pub(super) fn each(
         ("condition", condition(holder, held, usage).map(|()| when)),
         (
             "approval",
-            usable_at_once(holder, held, usage, catalogue).map(|()| "needs none".to_owned()).or_else(not_about_approval),
+            approval_rule(held, catalogue).and_then(|rule| without_approval(held, rule)).map(|()| "needs none".to_owned()),
         ),
     ]
-}
-
-/// Of the rules behind a use, what the one about approval says; the others have been heard.
-fn not_about_approval(denial: Denial) -> Result<String, Denial> {
-    match denial.reason {
-        Reason::ApprovalRequired | Reason::RuleMissing | Reason::RuleUnreadable | Reason::RulePending => Err(denial),
-        _ => Ok("not looked at".to_owned()),
-    }
 }
 
 fn on_resource(holder: &RegisteredAgent, held: &Granted, attempt: &Attempt) -> Result<(), Denial> {
@@ -122,13 +114,13 @@ pub(super) fn usable_at_once(
     usage: Usage<'_>,
     catalogue: &Catalogue,
 ) -> Result<(), Denial> {
-    match usable(holder, held, usage, catalogue)? {
-        None => Ok(()),
-        Some(_) => Err(Denial::new(
-            Reason::ApprovalRequired,
-            format!("{} needs a person's approval for each use: ask for one operation at /oauth2/bc-authorize", held.name),
-        )),
-    }
+    without_approval(held, usable(holder, held, usage, catalogue)?)
+}
+
+fn without_approval(held: &Granted, rule: Option<&Rule>) -> Result<(), Denial> {
+    let needed =
+        || format!("{} needs a person's approval for each use: ask for one operation at /oauth2/bc-authorize", held.name);
+    rule.map_or(Ok(()), |_| Err(Denial::new(Reason::ApprovalRequired, needed())))
 }
 
 /// The rule under which a capability that an Agent holds may be used: `None` if it needs no approval. Of what Agent and catalogue
