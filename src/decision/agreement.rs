@@ -1,11 +1,10 @@
 //! One decision, however it is asked for: by obtaining a token for an operation, or by asking whether it may be done, by name or with the
 //! token.
 
-use super::world::{US, World, agent};
+use super::world::{World, agent};
 use super::*;
 use crate::agent::Condition;
 use crate::capability::{Rule, Unusable};
-use crate::chain::Proof;
 use crate::grammar::{Resource, ResourcePattern};
 use crate::operation::Parameters;
 use proptest::prelude::*;
@@ -216,14 +215,8 @@ fn an_operation_in_a_token_is_that_and_nothing_else() {
     ] {
         assert_eq!(is_that(operation, &other).map_err(|denial| denial.reason), Err(Reason::OperationMismatch), "{other:?}");
     }
-    let case = Case {
-        agent: &agent,
-        proof: Proof::Unsaid,
-        credential_expires_at: 2000,
-        subject: &Subject::Itself,
-        ask: &ask,
-        txn: "t".to_owned(),
-        issuer: US,
-    };
-    assert!(matches!(decide(&case, &world.view(), 1000), Decision::Allow(_)));
+    let for_agent = Ask { audience: Some("agent:research/second".to_owned()), ..ask };
+    let world = World::of(&[&agent, &registered("second", &[], &["first"], false)]);
+    let denied = world.decide(&agent, &Subject::Itself, &for_agent, 2000).expect_err("no agent could use it");
+    assert_eq!(denied.reason, Reason::AudienceNotAllowed);
 }

@@ -123,6 +123,11 @@ fn permit(case: &Case<'_>, view: &View<'_>, now: u64) -> Result<Permit, Denial> 
     let chain = subject::chain(case, view, now)?;
     let capabilities = terms::capabilities(case, &chain, view)?;
     let target = target(agent, &rights.audiences, case.ask.audience.as_deref(), &chain, view)?;
+    if case.ask.operation.is_some() && target.agent.is_some() {
+        let message =
+            "a token for one operation is for the service that does it: to call an agent, ask for capabilities with scope";
+        return Err(Denial::new(Reason::AudienceNotAllowed, message));
+    }
     let expires_at =
         now.saturating_add(rights.expiration_seconds.into()).min(case.credential_expires_at).min(case.subject.expires_at());
     if expires_at <= now {

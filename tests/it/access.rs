@@ -10,38 +10,38 @@ fn post(world: &World, path: &str, bearer: &str, body: &Value) -> Reply {
     world.http.post(url).bearer_auth(bearer).json(body).send().expect("an answer").into()
 }
 
-fn evaluate(world: &World, bearer: &str, body: &Value) -> Reply {
+pub fn evaluate(world: &World, bearer: &str, body: &Value) -> Reply {
     post(world, "/access/v1/evaluation", bearer, body)
 }
 
-fn subject(tenant: &Tenant<'_>) -> Value {
+pub fn subject(tenant: &Tenant<'_>) -> Value {
     json!({"type": "agent", "id": tenant.subject()})
 }
 
 /// A question about `type:id`.
-fn question(subject: &Value, capability: &str, resource: &str, parameters: &Value) -> Value {
+pub fn question(subject: &Value, capability: &str, resource: &str, parameters: &Value) -> Value {
     let (kind, id) = resource.split_once(':').expect("type:id");
     json!({"subject": subject, "action": {"name": capability, "properties": parameters}, "resource": {"type": kind, "id": id}})
 }
 
-fn with_token(mut question: Value, token: &str) -> Value {
+pub fn with_token(mut question: Value, token: &str) -> Value {
     question["context"] = json!({"access_token": token});
     question
 }
 
 /// The decision and the code of its reason.
 #[track_caller]
-fn decided(reply: Reply) -> (bool, String) {
+pub fn decided(reply: Reply) -> (bool, String) {
     let body = reply.expect(200).body;
     let code = body["context"]["reason"]["code"].as_str().expect("a reason").to_owned();
     (body["decision"].as_bool().expect("a decision"), code)
 }
 
-fn no(code: &str) -> (bool, String) {
+pub fn no(code: &str) -> (bool, String) {
     (false, code.to_owned())
 }
 
-fn yes() -> (bool, String) {
+pub fn yes() -> (bool, String) {
     (true, "allowed".to_owned())
 }
 

@@ -27,6 +27,7 @@ mod tampering;
 mod world;
 
 mod access;
+mod access_attacks;
 mod admission;
 mod agent_keys;
 mod agreement;
