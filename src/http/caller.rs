@@ -109,21 +109,29 @@ async fn agent_of(
     record: &mut Record,
 ) -> Result<Arc<RegisteredAgent>, Refusal> {
     let find = || caller.agent(&app.snapshot);
-    let Some(mut agent) = find() else {
+    let Some(agent) = find() else {
         let message = format!("no Agent claims {}", caller.describe());
         return Err(role.denied(Denial { reason: Reason::AgentUnknown, message }));
     };
-    if agent.admission == Admission::Pending && !agent.suspended && !agent.deleting {
-        let judged = |_: &crate::snapshot::Snapshot| find().filter(|a| a.admission != Admission::Pending);
-        if let Some(now_judged) = app.snapshot.wait_for(JUDGEMENT_PATIENCE, judged).await {
-            agent = now_judged;
-        }
-    }
+    let agent = judged(app, agent, find).await;
     record
         .text("subject", agent.id.to_string())
         .text("agent_uid", agent.uid.as_str())
         .number("agent_generation", u64::try_from(agent.generation).unwrap_or_default());
     Ok(agent)
+}
+
+/// The agent, once its generation is judged: one that was written a moment ago is about to be.
+pub(super) async fn judged(
+    app: &App,
+    agent: Arc<RegisteredAgent>,
+    find: impl Fn() -> Option<Arc<RegisteredAgent>>,
+) -> Arc<RegisteredAgent> {
+    if agent.admission != Admission::Pending || agent.suspended || agent.deleting {
+        return agent;
+    }
+    let judged = |_: &crate::snapshot::Snapshot| find().filter(|a| a.admission != Admission::Pending);
+    app.snapshot.wait_for(JUDGEMENT_PATIENCE, judged).await.unwrap_or(agent)
 }
 
 /// Writes into the record who presented the credential.

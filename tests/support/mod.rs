@@ -13,6 +13,7 @@
 #![allow(dead_code, reason = "each binary that includes this module uses its own part of it")]
 #![expect(clippy::print_stderr, reason = "stderr is how a fixture speaks to whoever runs the tests")]
 
+pub mod api;
 pub mod certificates;
 pub mod cluster;
 pub mod control_plane;

@@ -4,6 +4,7 @@ use super::question::{Circumstances, Question, Subject};
 use crate::audit::{Outcome, Record};
 use crate::decision::{Attempt, Claimed, Denial, Query, Reason, evaluate, is_that, requestable};
 use crate::grammar::AgentId;
+use crate::http::caller::judged;
 use crate::http::complete::is_agent_of;
 use crate::http::error::Refusal;
 use crate::http::introspect::{Said, describe_token, may_introspect};
@@ -149,6 +150,7 @@ async fn by_name(
         let (reason, message) = (Reason::AgentUnknown, format!("no Agent {id} is registered"));
         return Ok(Err(Denial { reason, message }.into()));
     };
+    let agent = judged(app, agent, || app.snapshot.agent(id)).await;
     record.text("agent_uid", agent.uid.as_str());
     let path = [&*agent];
     let query = Query { claimed: Claimed::Name(&path, user), attempt };
