@@ -1,7 +1,7 @@
 //! The authorization check, by a resource server with the tokens that it was shown, while ten thousand Agents are registered: one question in
 //! a request, and twenty.
 
-use crate::fixture::{AGENTS, AGENTS_NAMESPACE, Fixture, agents, exchange_of, pods_of, post_json, wait_within};
+use crate::fixture::{AGENTS, AGENTS_NAMESPACE, Fixture, agents, exchange_of, post_json, resource_server, wait_within};
 use crate::load::{self, Answer, Measured, Requests, Target};
 use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -31,7 +31,7 @@ pub fn run(fixture: &Fixture, runtime: &tokio::runtime::Runtime) -> Value {
     });
     let when = json!([{"name": "document.read", "resources": ["document:reports/*"], "when": "!has(context.pages) || context.pages < 100"}]);
     let owned: Vec<String> = agents(&kubectl, us, "asked", 1, &when).into_iter().flatten().collect();
-    let server = pods_of(&kubectl, us, "server", 1).remove(0);
+    let server = resource_server(&kubectl, us, "asking-server", DOCS);
     let questions: Vec<Value> = (0..AGENTS)
         .map(|number| {
             let token = exchange_of(fixture, &owned[number]);

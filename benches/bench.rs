@@ -9,7 +9,7 @@
 //! Three processes on one machine: the operator (on a real control plane, with its audit log and its database, which is
 //! SQLite), the bare stack ([`bare`]), and this one, which makes the load ([`load`]). What is compared is measured in turn, round by
 //! round, and the ratio is the median of the ratios of neighbouring rounds, so that a machine whose speed drifts does not shift it.
-//! Each bench prints one line of JSON. `cargo bench --bench bench -- revocation` runs that one alone.
+//! Each bench prints one line of JSON. `cargo bench --bench bench -- revocation` runs that one alone, and so do `evaluation` and `verify`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -51,6 +51,11 @@ fn main() {
     // This binary is also the bare stack, as a process of its own.
     if let Some(position) = arguments.iter().position(|a| a == bare::ARGUMENT) {
         bare::run(&arguments[position + 1..]);
+        return;
+    }
+    if arguments.iter().any(|a| a == "evaluation") {
+        eprintln!("bench: starting Kubernetes and the operator");
+        println!("{}", access::run(&Fixture::start(), &runtime()));
         return;
     }
     println!("{}", ledger::run());

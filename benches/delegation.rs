@@ -1,7 +1,9 @@
 //! An agent that another one called for a user: the exchange of the token with which it was called, and the introspection of the one
 //! that it gets.
 
-use crate::fixture::{AGENTS, AGENTS_NAMESPACE, Fixture, PATIENCE, capabilities, pods_of, post, register_with, request};
+use crate::fixture::{
+    AGENTS, AGENTS_NAMESPACE, Fixture, PATIENCE, capabilities, pods_of, post, register_with, request, resource_server,
+};
 use crate::load::{Answer, Requests, Target};
 use crate::support::issuer::{Document, Issuer, RSA};
 use serde_json::{Value, json};
@@ -43,14 +45,7 @@ pub fn targets(fixture: &Fixture) -> (Target, Target) {
     let id_token = people.sign(&json!({"alg": "RS256", "kid": RSA, "typ": "JWT"}), &claims).expect("an ID token");
 
     let (mut exchanges, mut introspections) = (Vec::new(), Vec::new());
-    let server = pods_of(&kubectl, us, "server", 1).remove(0);
-    let rights = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-        "metadata": {"namespace": AGENTS_NAMESPACE, "name": "introspect"},
-        "rules": [{"apiGroups": ["countersign.dev"], "resources": ["audiences"], "resourceNames": [DOCS], "verbs": ["introspect"]}]});
-    kubectl.apply(&rights.to_string()).expect("a Role");
-    let account = format!("--serviceaccount={AGENTS_NAMESPACE}:server");
-    let bind = ["create", "rolebinding", "introspect", "--role=introspect", &account, "-n", AGENTS_NAMESPACE];
-    kubectl.run(&bind).expect("a RoleBinding");
+    let server = resource_server(&kubectl, us, "server", DOCS);
     for number in 0..AGENTS {
         let name = format!("tool-{number}");
         register_with(&kubectl, &name, &identity(&name), &capabilities(), &callers);

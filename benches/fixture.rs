@@ -126,6 +126,18 @@ pub fn pods_of(kubectl: &Kubectl, issuer: &str, name: &str, pods: usize) -> Vec<
     (0..pods).map(pod_token).collect()
 }
 
+/// A ServiceAccount that may introspect `audience`; returns its token.
+pub fn resource_server(kubectl: &Kubectl, issuer: &str, name: &str, audience: &str) -> String {
+    let token = pods_of(kubectl, issuer, name, 1).remove(0);
+    let rights = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"namespace": AGENTS_NAMESPACE, "name": name},
+        "rules": [{"apiGroups": ["countersign.dev"], "resources": ["audiences"], "resourceNames": [audience], "verbs": ["introspect"]}]});
+    kubectl.apply(&rights.to_string()).expect("a Role");
+    let (role, account) = (format!("--role={name}"), format!("--serviceaccount={AGENTS_NAMESPACE}:{name}"));
+    kubectl.run(&["create", "rolebinding", name, &role, &account, "-n", AGENTS_NAMESPACE]).expect("a RoleBinding");
+    token
+}
+
 /// Registers an agent that proves itself so, which is Ready on return.
 pub fn register(kubectl: &Kubectl, name: &str, identity: &Value, capabilities: &Value) {
     register_with(kubectl, name, identity, capabilities, &json!({}));

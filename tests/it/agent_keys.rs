@@ -214,12 +214,13 @@ fn payer<'a>(world: &'a World, purpose: &str, approver: &str) -> (KeyAgent<'a>, 
     (agent, capability)
 }
 
-/// Asks for a payment. Returns `auth_req_id` and the name of the JitRequest.
+/// Asks for a payment. Returns `auth_req_id` and the name of the JitRequest, which waits for a decision by then.
 fn file(agent: &KeyAgent<'_>, capability: &str) -> (String, String) {
     let details = details(capability, "invoice:2026/7", &json!({"amount": 5})).to_string();
     let form = [("login_hint", agent.subject()), ("authorization_details", details)];
     let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let id = agent.call("/oauth2/bc-authorize", &form).expect(200).text("auth_req_id");
+    wait_until("it waits for a decision", PATIENCE, || requested(agent, &id)["status"]["phase"] == "Pending");
     (id.clone(), requested(agent, &id)["metadata"]["name"].as_str().expect("a name").to_owned())
 }
 
