@@ -4,8 +4,7 @@
 //! the cut that keeps it away, out.
 
 use crate::agent::{Granted, RegisteredAgent};
-use crate::capability::Rule;
-use crate::decision::View;
+use crate::decision::{View, approval_rule};
 use crate::grammar::{AgentId, CapabilityName, Resource};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -128,13 +127,14 @@ pub fn reach(query: &Query, view: &View<'_>) -> Reach {
 fn arrives(chain: &[&Arc<RegisteredAgent>], query: &Query, view: &View<'_>) -> Option<Path> {
     let (last, before) = chain.split_last()?;
     let held = holds(last, query)?;
-    let rule = rule(held, view)?;
+    // Nobody can use what needs a rule that is missing or cannot be read.
+    let rule = approval_rule(held, view.catalogue).ok()?;
     let approvals = rule.map_or(0, |rule| rule.approvals);
     // An approved operation is the last agent's own; anything else every agent before must hold too, and use without asking.
     let mut missing = Vec::new();
     let mut common = held.clone();
     for agent in before {
-        let theirs = holds(agent, query).filter(|held| matches!(self::rule(held, view), Some(None)));
+        let theirs = holds(agent, query).filter(|held| matches!(approval_rule(held, view.catalogue), Ok(None)));
         match theirs.and_then(|theirs| common.narrowed(theirs)) {
             Some(both) => common = both,
             None => missing.push(agent.id.clone()),
@@ -168,16 +168,6 @@ fn holds<'a>(agent: &'a RegisteredAgent, query: &Query) -> Option<&'a Granted> {
     let rights = agent.rights.as_ref().ok()?;
     let held = rights.capabilities.iter().find(|held| held.name == query.capability)?;
     query.resource.as_ref().is_none_or(|resource| held.allows(Some(resource))).then_some(held)
-}
-
-/// The rule of an approval, if it needs one. `None` if nobody can use it, because the rule is missing or cannot be read.
-#[expect(clippy::option_option, reason = "no rule is needed, or none can be followed")]
-fn rule<'a>(held: &Granted, view: &View<'a>) -> Option<Option<&'a Rule>> {
-    match (view.catalogue.get(&held.name), held.approval_required) {
-        (Some(Ok(rule)), of_agent) => Some((of_agent || rule.approval_required).then_some(rule)),
-        (None, false) => Some(None),
-        (Some(Err(_)), _) | (None, true) => None,
-    }
 }
 
 fn depth_of(agent: &RegisteredAgent) -> usize {
@@ -259,6 +249,7 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capability::Rule;
     use crate::crd::CapabilitySpec;
     use crate::decision::world::{World, agent};
 

@@ -125,7 +125,7 @@ fn without_approval(held: &Granted, rule: Option<&Rule>) -> Result<(), Denial> {
 
 /// The rule under which a capability that an Agent holds may be used: `None` if it needs no approval. Of what Agent and catalogue
 /// say the strictest counts, and a rule that is missing or cannot be read is a no.
-fn approval_rule<'a>(held: &Granted, catalogue: &'a Catalogue) -> Result<Option<&'a Rule>, Denial> {
+pub(crate) fn approval_rule<'a>(held: &Granted, catalogue: &'a Catalogue) -> Result<Option<&'a Rule>, Denial> {
     let entry: Option<&'a Entry> = catalogue.get(&held.name);
     match (entry, held.approval_required) {
         (Some(Err(Unusable::Pending)), _) => {

@@ -12,6 +12,7 @@ mod subject;
 mod terms;
 
 pub use attempt::Attempt;
+pub(crate) use attempt::approval_rule;
 pub use evaluation::{Claimed, Query, Step, evaluate, explain, is_that, requestable};
 pub use operation::{Approvable, Approval, OperationGrant, Redemption, may_request, permit_operation};
 pub use reason::{Denial, Reason};
