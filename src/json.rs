@@ -48,6 +48,11 @@ pub(crate) fn object_member<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     }
 }
 
+/// Whether two values are the same, however their numbers are written.
+pub(crate) fn same(one: &Value, other: &Value) -> bool {
+    one == other || canonical(one).ok().is_some_and(|text| canonical(other).ok() == Some(text))
+}
+
 /// Adds a member to an object of our own making.
 pub(crate) fn put(object: &mut Value, name: &str, member: Value) {
     if let Value::Object(members) = object {

@@ -54,6 +54,5 @@ pub enum CliError {
 
 /// An agent on the command line: `namespace/name`, or its subject.
 pub(crate) fn agent_id(text: &str) -> Result<AgentId, String> {
-    let subject = if text.starts_with("agent:") { text.to_owned() } else { format!("agent:{text}") };
-    AgentId::parse(&subject).map_err(|_| "must be namespace/name".to_owned())
+    AgentId::parse_short(text).map_err(|_| "must be namespace/name".to_owned())
 }

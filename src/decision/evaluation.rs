@@ -10,7 +10,6 @@ use crate::chain::{Chain, IssuerRef, Link, Principal, Proof};
 use crate::grammar::AgentId;
 use crate::json;
 use crate::operation::Operation;
-use serde_json::Value;
 
 /// By what an agent claims that it may.
 #[derive(Debug, Clone, Copy)]
@@ -126,17 +125,16 @@ pub fn explain(agents: &[&RegisteredAgent], user: Option<&str>, attempt: &Attemp
 /// # Errors
 /// If it is anything else.
 pub fn is_that(granted: &Operation, attempt: &Attempt) -> Result<(), Denial> {
-    let same = |a: &Value, b: &Value| a == b || json::canonical(a).ok().is_some_and(|a| json::canonical(b).ok() == Some(a));
     let members = |operation: Option<&crate::operation::Parameters>| operation.map(|p| p.members().clone()).unwrap_or_default();
     let (given, tried) = (members(granted.parameters.as_ref()), members(attempt.parameters.as_ref()));
     let what = if granted.capability != attempt.capability {
         "another capability"
     } else if granted.resource != attempt.resource {
         "another resource"
-    } else if !tried.iter().all(|(name, value)| given.get(name).is_some_and(|granted| same(granted, value)))
+    } else if !tried.iter().all(|(name, value)| given.get(name).is_some_and(|granted| json::same(granted, value)))
         || !given
             .iter()
-            .all(|(name, value)| tried.get(name).or_else(|| attempt.context.get(name)).is_some_and(|v| same(v, value)))
+            .all(|(name, value)| tried.get(name).or_else(|| attempt.context.get(name)).is_some_and(|v| json::same(v, value)))
     {
         "other parameters"
     } else {

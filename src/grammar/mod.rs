@@ -165,6 +165,14 @@ impl AgentId {
         }
     }
 
+    /// Parses what people write: the subject, or `<namespace>/<name>`.
+    ///
+    /// # Errors
+    /// If it has any other form.
+    pub fn parse_short(text: &str) -> Result<Self, GrammarError> {
+        if text.starts_with("agent:") { Self::parse(text) } else { Self::parse(&format!("agent:{text}")) }
+    }
+
     /// The namespace of the Agent.
     #[must_use]
     pub fn namespace(&self) -> &str {

@@ -79,10 +79,7 @@ async fn ask(app: &App, mut asked: Asked, record: &mut Record) -> Result<Respons
 /// About which agent: the one that asks, or the one that a caller names who may evaluate it.
 fn subject(app: &App, asked: &mut Asked) -> Result<AgentId, Refusal> {
     match asked.body.remove("agent") {
-        Some(Value::String(agent)) => {
-            let subject = if agent.starts_with("agent:") { agent } else { format!("agent:{agent}") };
-            AgentId::parse(&subject).map_err(|error| Refusal::malformed(format!("agent: {error}")))
-        }
+        Some(Value::String(agent)) => AgentId::parse_short(&agent).map_err(|error| Refusal::malformed(format!("agent: {error}"))),
         Some(_) => Err(Refusal::malformed("agent must be a text")),
         None => asking(app, &asked.caller).map(|agent| agent.id.clone()).ok_or_else(|| {
             let description = "the caller is no agent: name the one that is meant in agent";

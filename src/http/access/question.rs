@@ -109,8 +109,7 @@ impl Members {
         };
         let context = circumstances.context.clone();
         for (name, value) in parameters.iter().flat_map(Parameters::members) {
-            let same = |other: &Value| json::canonical(other).ok() == json::canonical(value).ok();
-            if context.get(name).is_some_and(|other| !same(other)) {
+            if context.get(name).is_some_and(|other| !json::same(other, value)) {
                 return Err(format!("action.properties and context give {} two values", shown(name)));
             }
         }
@@ -166,10 +165,7 @@ impl Subject {
             Some(_) => return Err("subject.properties.on_behalf_of must be a text".to_owned()),
         };
         Ok(match kind.as_str() {
-            "agent" => {
-                let subject = if id.starts_with("agent:") { id } else { format!("agent:{id}") };
-                AgentId::parse(&subject).map_or(Self::Other, |agent| Self::Agent(agent, behalf))
-            }
+            "agent" => AgentId::parse_short(&id).map_or(Self::Other, |agent| Self::Agent(agent, behalf)),
             "user" => Self::User(id.strip_prefix("user:").unwrap_or(&id).to_owned()),
             _ => Self::Other,
         })
