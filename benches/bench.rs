@@ -42,7 +42,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// Length of one round.
 const ROUND: Duration = Duration::from_millis(2500);
 /// Rounds of each server for each bench.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 7;
 /// Below this rate of the bare stack at 16 connections the machine is slower than the one for which the bars were set.
 const BARE_EXPECTED: f64 = 8000.0;
 

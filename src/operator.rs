@@ -10,7 +10,7 @@ use crate::controller::policies::Policies;
 use crate::controller::{agent, capability, jit_request, lease, ledger, trusted_issuer};
 use crate::crd::User;
 use crate::http::{App, Authority, Feed, READERS_MAX, probes, router, server};
-use crate::identity::{ApiServerKeys, Federation, Validation, Verifier};
+use crate::identity::{ApiServerKeys, Federation, Recognised, Validation, Verifier};
 use crate::metrics::Metrics;
 use crate::snapshot::{Snapshot, Source, watches};
 use crate::store::{Store, StoreError};
@@ -245,6 +245,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
             audience: args.issuer.clone(),
             cluster,
             validation,
+            recognised: Recognised::default(),
             federation,
             store: store.clone(),
         },

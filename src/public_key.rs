@@ -11,7 +11,7 @@ use moka::sync::Cache;
 use std::fmt;
 use std::sync::OnceLock;
 
-/// How many signatures a key remembers: those of 16,384 pods, which exchange one token again and again until it is rotated.
+/// How many signatures a key remembers: those of 16,384 users and workloads, whose tokens come again and again until they are renewed.
 const REMEMBERED: u64 = 16 * 1024;
 
 /// The digest of a message with its signature.

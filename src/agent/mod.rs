@@ -8,6 +8,7 @@ pub use condition::{Condition, Facts, Unmet};
 pub use credentials::{Credentials, FederatedIdentity, Holding, RegisteredKey};
 pub use delegation::{ActFor, DEPTH_MAX, Delegation};
 
+use crate::chain::{Link, Proof};
 use crate::crd::{self, CONDITION_ADMITTED, SigningAlgorithm};
 use crate::grammar::{AgentId, Audience, CapabilityName, GrammarError, Resource, ResourcePattern};
 use crate::revocation::{self, Target};
@@ -149,6 +150,12 @@ pub struct InvalidAgent {
 }
 
 impl RegisteredAgent {
+    /// The agent, as it is now, as the last of a chain: without what it would prove itself by.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        Link { agent: self.id.clone(), uid: self.uid.clone(), epoch: self.epoch, proof: Proof::Unsaid }
+    }
+
     /// Parses a stored object.
     ///
     /// # Errors

@@ -6,6 +6,9 @@ use std::io;
 /// Longest text of one field, in bytes. What was cut is marked.
 const FIELD_MAX: usize = 512;
 
+/// About as many fields as most records have.
+const FIELDS: usize = 24;
+
 /// What came of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -48,8 +51,8 @@ enum Field {
 impl Record {
     /// Begins a record of `event`, such as `token.issue`.
     #[must_use]
-    pub const fn new(event: &'static str, request_id: String) -> Self {
-        Self { event, request_id, outcome: Outcome::Error, reason: "unfinished", fields: Vec::new() }
+    pub fn new(event: &'static str, request_id: String) -> Self {
+        Self { event, request_id, outcome: Outcome::Error, reason: "unfinished", fields: Vec::with_capacity(FIELDS) }
     }
 
     /// Adds a text. It may come from outside: it is cut to 512 bytes, and written with everything but printable ASCII escaped.

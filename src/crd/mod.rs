@@ -4,17 +4,20 @@
 
 mod agent;
 mod capability;
+mod delegation;
 mod jit_request;
 mod revocation;
 mod trusted_issuer;
 
+pub(crate) use agent::default_expiration;
 pub use agent::{
-    ActForEntry, Agent, AgentSpec, AgentStatus, ApprovalMode, AudienceEntry, CONDITION_ADMITTED, CONDITION_IDENTITY_RESOLVED,
-    CONDITION_READY, CONDITION_SUSPENDED, CallerReference, CapabilityEntry, ClaimValue, Delegation, FederatedEntry, Identity,
-    KeyEntry, RevokedToken, ServiceAccountRef, SigningAlgorithm, Tokens,
+    Agent, AgentSpec, AgentStatus, ApprovalMode, AudienceEntry, CONDITION_ADMITTED, CONDITION_IDENTITY_RESOLVED, CONDITION_READY,
+    CONDITION_SUSPENDED, CapabilityEntry, ClaimValue, FederatedEntry, Identity, KeyEntry, RevokedToken, ServiceAccountRef,
+    SigningAlgorithm, Tokens,
 };
-pub(crate) use agent::{default_depth, default_expiration};
 pub use capability::{ApprovalRule, Capability, CapabilitySpec, CapabilityStatus, Risk};
+pub(crate) use delegation::default_depth;
+pub use delegation::{ActForEntry, CallerReference, Delegation};
 pub use jit_request::{
     AgentReference, Approval, CONDITION_APPROVED, CONDITION_FINISHED, ChainLink, Decision, JitRequest, JitRequestSpec,
     JitRequestStatus, Lineage, OnBehalfOf, OperationSpec, Phase, User, UserReference, Verdict,

@@ -6,7 +6,7 @@ use super::standing::{Grants, Issued, rights, standing, stands, unknown, user_st
 use super::terms::{held_earlier, in_scope};
 use super::{Denial, Reason, View, audience, extends, holding, may_request};
 use crate::agent::RegisteredAgent;
-use crate::chain::{Chain, IssuerRef, Link, Principal, Proof};
+use crate::chain::{Chain, IssuerRef, Principal};
 use crate::grammar::AgentId;
 use crate::json;
 use crate::operation::Operation;
@@ -165,20 +165,14 @@ fn acting<'a>(chain: &Chain, view: &View<'a>) -> Result<&'a std::sync::Arc<Regis
 /// The chain that these agents could make, each called by the one before: for themselves, or for a user whom one of the issuers for which
 /// the first may act calls `user`. What only an ID token says, the application and the groups, is asked when one is presented.
 fn named(agents: &[&RegisteredAgent], user: Option<&str>, view: &View<'_>) -> Result<Chain, Denial> {
-    let link = |agent: &RegisteredAgent| Link {
-        agent: agent.id.clone(),
-        uid: agent.uid.clone(),
-        epoch: agent.epoch,
-        proof: Proof::Unsaid,
-    };
     let Some((first, called)) = agents.split_first() else { return Err(unknown("nobody")) };
     standing(first)?;
     let user = user.map(|user| principal(first, user, view)).transpose()?;
-    let (mut chain, mut caller) = (Chain::begin(user, link(first), String::new()), *first);
+    let (mut chain, mut caller) = (Chain::begin(user, first.link(), String::new()), *first);
     for agent in called {
         standing(agent)?;
         extends(&chain, &agent.id, caller, view)?;
-        (chain, caller) = (chain.extended("", link(agent)), agent);
+        (chain, caller) = (chain.extended("", agent.link()), agent);
     }
     Ok(chain)
 }

@@ -13,7 +13,7 @@ use super::token::audience;
 use super::{App, json, now_if_fresh, post};
 use crate::agent::{EXPIRATION_MAX, RegisteredAgent};
 use crate::audit::{Outcome, Record};
-use crate::chain::{Chain, Link, Proof};
+use crate::chain::Chain;
 use crate::controller::jit_request::describe;
 use crate::controller::writing;
 use crate::crd::{AgentReference, ChainLink, JitRequest, JitRequestSpec, Lineage, OnBehalfOf, UserReference};
@@ -113,7 +113,7 @@ async fn hint(
         return Err(Refusal::new("invalid_request", "hint_unsupported", description));
     }
     match (form.get("login_hint")?, form.get("login_hint_token")?) {
-        (Some(hint), None) if hint == agent.id.to_string() => Ok((None, Chain::begin(None, link(agent), String::new()))),
+        (Some(hint), None) if hint == agent.id.to_string() => Ok((None, Chain::begin(None, agent.link(), String::new()))),
         (Some(_), None) => {
             let description = format!("login_hint must be the client itself, {}", agent.id);
             Err(Refusal::new("unknown_user_id", "hint_not_client", description))
@@ -168,12 +168,7 @@ async fn called(
             ancestors,
         }),
     };
-    Ok((behalf, chain.extended(&parent.jti, link(agent))))
-}
-
-/// The agent as the last of a chain.
-fn link(agent: &RegisteredAgent) -> Link {
-    Link { agent: agent.id.clone(), uid: agent.uid.clone(), epoch: agent.epoch, proof: Proof::Unsaid }
+    Ok((behalf, chain.extended(&parent.jti, agent.link())))
 }
 
 impl Ask {

@@ -10,7 +10,6 @@ use super::introspect::describe_chain;
 use super::{App, read_back};
 use crate::agent::RegisteredAgent;
 use crate::audit::Record;
-use crate::chain::{Link, Proof};
 use crate::decision::{Parent, Subject};
 
 /// Token types (RFC 8693 section 3).
@@ -145,7 +144,5 @@ pub(super) fn describe_parent(record: &mut Record, parent: &Parent, agent: &Regi
         record.text("parent_jti", parent.jti.as_str());
         return;
     }
-    let (uid, proof) = (agent.uid.clone(), Proof::Unsaid);
-    let link = Link { agent: agent.id.clone(), uid, epoch: agent.epoch, proof };
-    describe_chain(record, &parent.chain.extended(&parent.jti, link));
+    describe_chain(record, &parent.chain.extended(&parent.jti, agent.link()));
 }

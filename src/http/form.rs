@@ -116,9 +116,9 @@ pub(super) async fn read_body(request: Request<Body>, media_type: &str) -> Resul
 /// Decodes a name or value. What is not UTF-8 is refused, not repaired, and so are control characters other than `allowed`.
 pub(super) fn decode(text: &[u8], allowed: &[char]) -> Result<String, Refusal> {
     // Most of what is sent, every token among it, needs none.
-    if text.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'%' | b'+'))
-        && let Ok(plain) = std::str::from_utf8(text)
-    {
+    // Without a way out of the loop, so that several bytes are looked at at once.
+    let is_plain = text.iter().fold(true, |plain, b| plain & b.is_ascii_graphic() & (*b != b'%') & (*b != b'+'));
+    if is_plain && let Ok(plain) = std::str::from_utf8(text) {
         return Ok(plain.to_owned());
     }
     let valid_escape = |rest: &[u8]| matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());

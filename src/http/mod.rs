@@ -226,7 +226,9 @@ async fn finish(app: &App, mut record: Record, result: Result<Response, Refusal>
 
 /// A JSON reply.
 fn json(value: &impl serde::Serialize) -> Result<Response, Refusal> {
-    let body = serde_json::to_vec(value).map_err(|e| Refusal::unavailable("reply_unwritable", e.to_string()))?;
+    // What most replies with a token have room in.
+    let mut body = Vec::with_capacity(2048);
+    serde_json::to_writer(&mut body, value).map_err(|e| Refusal::unavailable("reply_unwritable", e.to_string()))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 

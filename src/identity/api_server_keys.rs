@@ -54,6 +54,12 @@ impl ApiServerKeys {
         self.cache.find(kid, || self.fetch()).await
     }
 
+    /// The key `kid`, if it is known.
+    #[must_use]
+    pub fn known(&self, kid: &str) -> Option<Arc<PublicKey>> {
+        self.cache.look(kid)
+    }
+
     /// Fetches the keys every minute, for ever.
     pub async fn keep_current(&self) {
         loop {

@@ -86,9 +86,17 @@ impl KeyCache {
         F: Future<Output = Result<KeySet, String>>,
     {
         let kid = kid.ok_or(IdentityError::UnknownKey)?;
-        if let Some(key) = self.look(kid) {
-            return Ok(key);
+        match self.look(kid) {
+            Some(key) => Ok(key),
+            // In a box: what is seldom done need not make room in everything that may have to do it.
+            None => Box::pin(self.find_again(kid, fetch)).await,
         }
+    }
+
+    async fn find_again<F>(&self, kid: &str, fetch: impl FnOnce() -> F) -> Result<Arc<PublicKey>, IdentityError>
+    where
+        F: Future<Output = Result<KeySet, String>>,
+    {
         let Ok(_place) = self.waiting.try_acquire() else {
             return Err(IdentityError::Unavailable("too many requests wait for the issuer's keys".to_owned()));
         };
@@ -127,7 +135,8 @@ impl KeyCache {
         done
     }
 
-    fn look(&self, kid: &str) -> Option<Arc<PublicKey>> {
+    /// The key `kid`, if it is known and counts.
+    pub fn look(&self, kid: &str) -> Option<Arc<PublicKey>> {
         let known = self.current.load();
         known.keys.get(kid).filter(|_| usable(&known, self.pace))
     }

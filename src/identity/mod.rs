@@ -11,6 +11,7 @@ mod foreign;
 mod jwks;
 pub mod jws;
 mod key_cache;
+mod recognised;
 mod service_account;
 mod token_review;
 mod validity;
@@ -20,7 +21,9 @@ pub use api_server_keys::ApiServerKeys;
 pub use federation::{Federation, IssuerKeys};
 pub use foreign::{User, Workload};
 pub use key_cache::{COOLDOWN, Fetched};
-pub use service_account::{CredentialPolicy, PodRef, ServiceAccount, check_claims};
+pub use recognised::Recognised;
+use service_account::check_claims;
+pub use service_account::{CredentialPolicy, PodRef, ServiceAccount};
 pub use verifier::{Accepts, Validation, Verifier};
 
 use crate::agent::{Holding, RegisteredAgent};

@@ -62,13 +62,13 @@ pub struct PodRef {
 ///
 /// # Errors
 /// [`IdentityError::Claim`] with the first claim that is not as it must be.
-pub fn check_claims(
+pub(super) fn check_claims(
     claims: &Verified,
     policy: &CredentialPolicy,
     audience: &str,
     issuer: Option<&str>,
     now: u64,
-) -> Result<ServiceAccount, IdentityError> {
+) -> Result<(ServiceAccount, Validity), IdentityError> {
     let refuse = |why| Err(IdentityError::Claim(why));
     if issuer.is_some_and(|issuer| claims.text("iss") != Some(issuer)) {
         return refuse("iss is not the issuer of this cluster's ServiceAccount tokens");
@@ -105,14 +105,15 @@ pub fn check_claims(
             return refuse("the token is bound to a node or a Secret, not to a pod");
         }
     }
-    Ok(ServiceAccount {
+    let account = ServiceAccount {
         namespace: namespace.to_owned(),
         name: service_account.to_owned(),
         uid: service_account_uid,
         pod,
         issued_at,
         expires_at: validity.expires_at,
-    })
+    };
+    Ok((account, validity))
 }
 
 /// Namespace and name from `sub`, `system:serviceaccount:<namespace>:<name>` and nothing else.

@@ -22,21 +22,31 @@ impl Validity {
     /// [`IdentityError::Claim`] if one is missing that must be there, is no whole number of seconds, or says that the token does not count yet
     /// or any more.
     pub(super) fn of(claims: &Verified, now: u64) -> Result<Self, IdentityError> {
-        let refuse = |why| Err(IdentityError::Claim(why));
-        let Some(expires_at) = claims.seconds("exp") else { return refuse("exp is missing or not a whole number of seconds") };
+        let exp = claims.seconds("exp");
+        let expires_at = exp.ok_or(IdentityError::Claim("exp is missing or not a whole number of seconds"))?;
         let time = |name, why| match claims.get(name) {
             None => Ok(None),
             Some(_) => claims.seconds(name).map(Some).ok_or(IdentityError::Claim(why)),
         };
         let issued_at = time("iat", "iat is not a whole number of seconds")?;
         let not_before = time("nbf", "nbf is not a whole number of seconds")?;
-        if expires_at.saturating_add(LEEWAY) <= now {
-            return refuse("exp has passed");
+        let validity = Self { issued_at, not_before, expires_at };
+        validity.check(now)?;
+        Ok(validity)
+    }
+
+    /// Checks that the token counts at `now`.
+    ///
+    /// # Errors
+    /// [`IdentityError::Claim`] if it does not yet or any more.
+    pub(super) fn check(self, now: u64) -> Result<(), IdentityError> {
+        if self.expires_at.saturating_add(LEEWAY) <= now {
+            return Err(IdentityError::Claim("exp has passed"));
         }
-        if issued_at.max(not_before).is_some_and(|from| from > now.saturating_add(LEEWAY)) {
-            return refuse("iat or nbf lies in the future");
+        if self.issued_at.max(self.not_before).is_some_and(|from| from > now.saturating_add(LEEWAY)) {
+            return Err(IdentityError::Claim("iat or nbf lies in the future"));
         }
-        Ok(Self { issued_at, not_before, expires_at })
+        Ok(())
     }
 
     /// When it was made, as far as it says: issued, or else good from.

@@ -2,9 +2,10 @@
 
 use super::federation::Federation;
 use super::jws::{JwsError, Unverified, Verified};
+use super::recognised::Genuine;
 use super::{
-    ApiServerKeys, Caller, CredentialPolicy, Holder, IdentityError, KeyHolder, ServiceAccount, User, assertion, check_claims,
-    foreign, token_review,
+    ApiServerKeys, Caller, CredentialPolicy, Holder, IdentityError, KeyHolder, Recognised, ServiceAccount, User, assertion,
+    check_claims, foreign, token_review,
 };
 use crate::agent::{Admission, Holding, RegisteredAgent};
 use crate::agent_key::{AgentKey, AgentSecretKey};
@@ -36,6 +37,8 @@ pub struct Verifier {
     pub cluster: Arc<ApiServerKeys>,
     /// How it is checked that a pod and its ServiceAccount are alive.
     pub validation: Validation,
+    /// ServiceAccount tokens that were verified before.
+    pub recognised: Recognised,
     /// The keys of the trusted issuers.
     pub federation: Arc<Federation>,
     /// Remembers assertions, each of which counts once.
@@ -80,6 +83,11 @@ impl Verifier {
         snapshot: &Arc<Snapshot>,
         now: u64,
     ) -> Result<Caller, IdentityError> {
+        if let Some(genuine) = self.recognise(token) {
+            genuine.validity.check(now)?;
+            alive(&genuine.account, snapshot, now).await?;
+            return Ok(genuine.caller());
+        }
         let unverified = Unverified::parse(token)?;
         let issuer = unverified.claimed_issuer();
         if let Some(agent) = issuer.and_then(|issuer| AgentId::parse(issuer).ok()) {
@@ -158,24 +166,36 @@ impl Verifier {
         if !matches!(unverified.typ.as_deref(), None | Some("jwt")) {
             return Err(IdentityError::Claim("the token's typ is not that of a ServiceAccount token"));
         }
-        let (account, claims) = match &self.validation {
+        let id = |claims: &Verified| claims.text("jti").map(str::to_owned);
+        match &self.validation {
             Validation::Watch => {
-                let key = self.cluster.find(unverified.kid.as_deref()).await?;
+                let kid = unverified.kid.clone().ok_or(IdentityError::UnknownKey)?;
+                let key = self.cluster.find(Some(&kid)).await?;
                 let claims = unverified.verify(&key)?;
                 let issuer = self.cluster.issuer();
-                let account = check_claims(&claims, &self.policy, &self.audience, issuer.as_deref().map(String::as_str), now)?;
+                let checked = check_claims(&claims, &self.policy, &self.audience, issuer.as_deref().map(String::as_str), now);
+                let (account, validity) = checked?;
                 alive(&account, snapshot, now).await?;
-                (account, claims)
+                let genuine = Genuine { kid, key, issuer, validity, account, id: id(&claims) };
+                let caller = genuine.caller();
+                self.recognised.insert(token, genuine);
+                Ok(caller)
             }
             Validation::TokenReview(client) => {
-                let review = token_review::review(client, token, &self.audience).await?;
+                let review = Box::pin(token_review::review(client, token, &self.audience)).await?;
                 let claims = unverified.into_claims();
-                let account = check_claims(&claims, &self.policy, &self.audience, None, now)?;
+                let (account, _) = check_claims(&claims, &self.policy, &self.audience, None, now)?;
                 review.confirms(&account)?;
-                (account, claims)
+                Ok(Caller { holder: Holder::ServiceAccount(account), credential_id: id(&claims) })
             }
-        };
-        Ok(Caller { holder: Holder::ServiceAccount(account), credential_id: claims.text("jti").map(str::to_owned) })
+        }
+    }
+
+    /// What is remembered of a ServiceAccount token, if its issuer and the key that verified it are still those of this cluster.
+    fn recognise(&self, token: &str) -> Option<Arc<Genuine>> {
+        let genuine = self.recognised.get(token)?;
+        let key = self.cluster.known(&genuine.kid)?;
+        (Arc::ptr_eq(&key, &genuine.key) && self.cluster.issuer() == genuine.issuer).then_some(genuine)
     }
 
     async fn workload(&self, unverified: Unverified<'_>, snapshot: &Snapshot, now: u64) -> Result<Caller, IdentityError> {

@@ -6,7 +6,7 @@ use zstd::bulk::{Compressor, decompress};
 use zstd::zstd_safe::get_frame_content_size;
 
 /// Higher ones take longer than the bytes that they save.
-const LEVEL: i32 = 1;
+const LEVEL: i32 = -1;
 /// What a frame begins with (RFC 8878 section 3.1.1).
 const MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 /// Most bytes that a frame may become: more than the records of one append can be.

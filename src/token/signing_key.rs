@@ -15,6 +15,9 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
 
+/// About as long as the claims of most tokens are, in bytes.
+const USUAL: usize = 1024;
+
 /// The label of a PKCS#8 private key in PEM (RFC 7468 section 10).
 const PEM_LABEL: &str = "PRIVATE KEY";
 
@@ -122,8 +125,10 @@ impl SigningKey {
         }
         let header = Header { alg: self.slot.algorithm.as_str(), kid: &self.kid, typ };
         let header = serde_json::to_vec(&header).map_err(|_| KeyError::Claims)?;
-        let payload = serde_json::to_vec(claims).map_err(|_| KeyError::Claims)?;
-        let mut token = URL_SAFE_NO_PAD.encode(header);
+        let mut payload = Vec::with_capacity(USUAL);
+        serde_json::to_writer(&mut payload, claims).map_err(|_| KeyError::Claims)?;
+        let mut token = String::with_capacity(2 * USUAL);
+        URL_SAFE_NO_PAD.encode_string(header, &mut token);
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(payload, &mut token);
         let signature = self.signature(token.as_bytes())?;
