@@ -43,7 +43,7 @@ fn exchange(world: &World, credential: &str) -> String {
 /// kubectl with a token of ours, and with nothing else.
 fn kubectl(world: &World, name: &str, token: &str) -> Kubectl {
     let kubeconfig = world.cluster.kubeconfig_with_token(name, token).expect("a kubeconfig");
-    Kubectl::new(&kubeconfig, world.cluster.directory().path())
+    Kubectl::new(&kubeconfig, world.cluster.directory().path()).itself()
 }
 
 /// Whether the API server says that it does not know whose token this is.

@@ -52,7 +52,7 @@ impl World {
         let arguments =
             ["patch", "jitrequest", request, "--namespace", namespace, "--subresource=status", "--type=merge", "-p", &patch];
         let kubectl = self.cluster.kubectl_as(user).expect("a user");
-        kubectl.run(&arguments).map_err(|failure| failure.stderr)
+        kubectl.itself().run(&arguments).map_err(|failure| failure.stderr)
     }
 }
 

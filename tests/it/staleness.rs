@@ -34,6 +34,8 @@ fn freeze(component: impl Fn(&World) -> &Guarded) {
 
     component(&world).signal("CONT").expect("thawed");
     let back = wait_until("issuing is back", Duration::from_secs(5), || world.exchange(&tenant.token).status == 200);
+    // The API server, which is asked for it, may need a moment more.
+    wait_until("introspection is back", PATIENCE, || world.introspect(&server, &token).status == 200);
     assert!(world.introspect(&server, &token).is_active());
     eprintln!("issuing stopped {stopped:?} after the freeze and was back {back:?} after the thaw");
 }

@@ -2,15 +2,47 @@
 //! the workloads around it. A kubectl costs a tenth of a second of processor time, whatever it is asked.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use reqwest::blocking::{Client, RequestBuilder};
+use reqwest::Method;
+use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the API server says.
+#[derive(Debug)]
+pub enum Answer {
+    /// Yes, with the object.
+    Is(Value),
+    /// No: a Status.
+    No {
+        /// Its short name, such as `NotFound`.
+        reason: String,
+        /// Its sentence, as kubectl prints it.
+        message: String,
+    },
+}
+
+impl Answer {
+    fn is(self) -> Option<Value> {
+        match self {
+            Self::Is(object) => Some(object),
+            Self::No { .. } => None,
+        }
+    }
+
+    /// What `words` say of the object, or the refusal as kubectl prints it.
+    pub fn told(self, words: impl FnOnce(&Value) -> String) -> std::result::Result<String, String> {
+        match self {
+            Self::Is(object) => Ok(words(&object)),
+            Self::No { message, .. } => Err(format!("{message}\n")),
+        }
+    }
+}
 
 /// One API server, as one user with a token.
 #[derive(Debug)]
@@ -23,13 +55,15 @@ pub struct Api {
 impl Api {
     /// The one that a kubeconfig names, if it is one that these tests wrote: with a token and the file of an authority.
     pub fn of(kubeconfig: &Path) -> Option<Arc<Self>> {
-        static KNOWN: OnceLock<Mutex<HashMap<PathBuf, Option<Arc<Api>>>>> = OnceLock::new();
+        static KNOWN: OnceLock<Mutex<HashMap<String, Option<Arc<Api>>>>> = OnceLock::new();
+        // By what it says: the next one may have the same name.
+        let text = std::fs::read_to_string(kubeconfig).ok()?;
         let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(kubeconfig.to_owned()).or_insert_with(|| apart(|| Self::read(kubeconfig)).map(Arc::new)).clone()
+        known.entry(text).or_insert_with_key(|text| apart(|| Self::read(text)).map(Arc::new)).clone()
     }
 
-    fn read(kubeconfig: &Path) -> Option<Self> {
-        let config: Value = serde_json::from_str(&std::fs::read_to_string(kubeconfig).ok()?).ok()?;
+    fn read(kubeconfig: &str) -> Option<Self> {
+        let config: Value = serde_json::from_str(kubeconfig).ok()?;
         let text = |pointer: &str| config.pointer(pointer).and_then(Value::as_str);
         if config.pointer("/users/0/user")?.as_object()?.keys().any(|key| key != "token") {
             return None;
@@ -46,20 +80,54 @@ impl Api {
 
     /// The object or list at this path. `None` if the answer is no or there is none: kubectl says it in its words.
     pub fn get(&self, path: &str) -> Option<Value> {
-        self.send(|http, server| http.get(format!("{server}{path}")))
+        self.ask(Method::GET, path, &[], None).and_then(Answer::is)
     }
 
     /// Makes an object.
     pub fn post(&self, path: &str, object: &Value) -> Option<Value> {
-        self.send(|http, server| http.post(format!("{server}{path}")).json(object))
+        self.ask(Method::POST, path, &[], Some(("application/json", &object.to_string()))).and_then(Answer::is)
     }
 
-    fn send(&self, request: impl FnOnce(&Client, &str) -> RequestBuilder + Send) -> Option<Value> {
+    /// Sends a request, with a body of a media type if there is one. `None` if there is no answer, or one that is no JSON.
+    pub fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<(&str, &str)>) -> Option<Answer> {
         apart(|| {
-            let sent = request(&self.http, &self.server).bearer_auth(&self.token).send().ok()?;
-            if sent.status().is_success() { sent.json().ok() } else { None }
+            let mut request = self.http.request(method, format!("{}{path}", self.server)).bearer_auth(&self.token);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            if let Some((media_type, body)) = body {
+                request = request.header("content-type", media_type).body(body.to_owned());
+            }
+            let answer = request.send().ok()?;
+            let is_yes = answer.status().is_success();
+            let object: Value = answer.json().ok()?;
+            Some(if is_yes { Answer::Is(object) } else { refusal(&object) })
         })
     }
+}
+
+/// What a Status says, in kubectl's words.
+fn refusal(status: &Value) -> Answer {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (reason, message) = (text(&status["reason"]), text(&status["message"]));
+    let details = &status["details"];
+    let causes: Vec<String> = details["causes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|c| format!("{}: {}", text(&c["field"]), text(&c["message"])))
+        .collect();
+    let subject = match details["kind"].as_str() {
+        Some(kind) => format!("The {kind} {:?} is invalid", text(&details["name"])),
+        None => "The request is invalid".to_owned(),
+    };
+    let message = match reason.as_str() {
+        "Invalid" if !causes.is_empty() => format!("{subject}: {}", causes.join("; ")),
+        "Invalid" if details["kind"].is_string() => subject,
+        "Invalid" => format!("{subject}: {message}"),
+        _ => format!("Error from server ({reason}): {message}"),
+    };
+    Answer::No { reason, message }
 }
 
 /// In a thread of its own: a client that blocks must not be used, nor made, where a runtime is.

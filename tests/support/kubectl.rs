@@ -1,4 +1,4 @@
-//! `kubectl` as one user. The tests go through it because it is what users of the operator type.
+//! `kubectl` as one user: what users of the operator type.
 
 use std::fmt;
 use std::io::Write;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::api::{self, Api};
+use super::direct;
 use super::error::{Context, Error, Result};
 use super::process::clean_env;
 
@@ -22,6 +23,8 @@ pub struct Kubectl {
     scratch: PathBuf,
     /// `--as` and `--as-group`, empty for the kubeconfig's own user.
     impersonation: Vec<String>,
+    /// Run kubectl itself, whatever it is asked.
+    itself: bool,
 }
 
 /// A `kubectl` that did not exit with 0.
@@ -58,7 +61,7 @@ impl From<Failure> for Error {
 impl Kubectl {
     /// For the user of `kubeconfig`; `scratch` is a directory for kubectl's own files.
     pub fn new(kubeconfig: &Path, scratch: &Path) -> Self {
-        Self { kubeconfig: kubeconfig.to_owned(), scratch: scratch.to_owned(), impersonation: Vec::new() }
+        Self { kubeconfig: kubeconfig.to_owned(), scratch: scratch.to_owned(), impersonation: Vec::new(), itself: false }
     }
 
     /// The same, impersonating `user` in exactly `groups`. The kubeconfig's user must be allowed to.
@@ -79,6 +82,12 @@ impl Kubectl {
         Self { impersonation, ..self.clone() }
     }
 
+    /// The same, but never without running kubectl: for what a test says of kubectl itself.
+    #[must_use]
+    pub fn itself(&self) -> Self {
+        Self { itself: true, ..self.clone() }
+    }
+
     /// The file that says which cluster and which user.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
@@ -89,8 +98,15 @@ impl Kubectl {
         self.run_with_input(arguments, "")
     }
 
-    /// Runs it with something on stdin. A credential goes this way, never on the command line.
+    /// Runs it with something on stdin. A credential goes this way, never on the command line. The commonest commands are carried out
+    /// without it.
     pub fn run_with_input(&self, arguments: &[&str], input: &str) -> std::result::Result<String, Failure> {
+        if !self.itself
+            && let Some(api) = Api::of(&self.kubeconfig)
+            && let Some(done) = direct::run(&api, &self.headers(), arguments, input)
+        {
+            return done;
+        }
         let failed = |stderr: String| Failure { arguments: arguments.join(" "), stdout: String::new(), stderr, code: None };
         let mut child = Command::new("kubectl")
             .arg("--kubeconfig")
@@ -131,9 +147,20 @@ impl Kubectl {
         self.run_with_input(&["apply", "-f", "-"], yaml)
     }
 
+    /// How the API server is told whom to impersonate.
+    fn headers(&self) -> Vec<(&'static str, &str)> {
+        const FLAGS: [(&str, &str); 3] =
+            [("--as=", "impersonate-user"), ("--as-group=", "impersonate-group"), ("--as-uid=", "impersonate-uid")];
+        let mut headers = Vec::new();
+        for flag in &self.impersonation {
+            headers.extend(FLAGS.iter().filter_map(|(name, header)| Some((*header, flag.strip_prefix(name)?))));
+        }
+        headers
+    }
+
     /// The API server without kubectl, if there is a way.
     pub fn api(&self) -> Option<Arc<Api>> {
-        if self.impersonation.is_empty() { Api::of(&self.kubeconfig) } else { None }
+        if self.impersonation.is_empty() && !self.itself { Api::of(&self.kubeconfig) } else { None }
     }
 
     /// Runs it with `-o json` and parses the answer, or asks without it.

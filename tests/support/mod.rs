@@ -17,6 +17,7 @@ pub mod api;
 pub mod certificates;
 pub mod cluster;
 pub mod control_plane;
+mod direct;
 pub mod directory;
 pub mod error;
 mod http;
