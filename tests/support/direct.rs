@@ -222,7 +222,7 @@ impl Server<'_> {
                 )?;
                 return Some(answer.told(|_| format!("{} created\n", kind.shown(name))));
             }
-            refused => return Some(refused.told(|_| String::new())),
+            refused @ Answer::No { .. } => return Some(refused.told(|_| String::new())),
         };
         if !kind.is_ours() {
             return None;
@@ -275,7 +275,7 @@ impl Server<'_> {
             Answer::No { reason, .. } if reason == "NotFound" && command.flag("--ignore-not-found") == Some("true") => {
                 return Some(Ok(String::new()));
             }
-            refused => return Some(refused.told(|_| String::new())),
+            refused @ Answer::No { .. } => return Some(refused.told(|_| String::new())),
         }
         if command.flag("--wait") == Some("false") {
             return gone();
@@ -319,10 +319,13 @@ impl Server<'_> {
         let (kind, name) = what.split_once('/').map_or((what, None), |(kind, name)| (kind, Some(name)));
         let (resource, group) = kind.split_once('.').unwrap_or((kind, ""));
         // Only what kubectl needs not look up.
-        let known = KINDS.iter().find(|kind| kind.names[1] == resource && kind.group == group);
-        let known = known.filter(|_| command.has_only(&["--subresource"]))?;
+        let is_known = KINDS.iter().any(|kind| kind.names[1] == resource && kind.group == group);
+        if !is_known || !command.has_only(&["--subresource"]) {
+            return None;
+        }
         let attributes = json!({
-            "namespace": if known.namespaced { command.namespace } else { "" },
+            // As kubectl: even of what is in no namespace, since roles of a namespace may speak of it.
+            "namespace": command.namespace,
             "verb": verb, "group": group, "resource": resource, "name": name.unwrap_or_default(),
             "subresource": command.flag("--subresource").unwrap_or_default(),
         });
