@@ -3,6 +3,7 @@
 //!
 //! Only the forms of commands that tests use all the time are known here. Everything else is left to kubectl, and so is everything where
 //! kubectl itself is what a test is about ([`super::kubectl::Kubectl::itself`]).
+#![allow(clippy::indexing_slicing, reason = "a member of JSON that is not there is null")]
 
 use std::time::{Duration, Instant};
 
