@@ -136,21 +136,6 @@ fn apart<T: Send>(work: impl FnOnce() -> Option<T> + Send) -> Option<T> {
     std::thread::scope(|scope| scope.spawn(work).join().ok().flatten())
 }
 
-/// The path of an object of a kind that the tests look at again and again.
-pub fn path(kind: &str, namespace: &str, name: &str) -> Option<String> {
-    const OURS: &str = "/apis/countersign.dev/v1alpha1";
-    Some(match kind {
-        "agent" => format!("{OURS}/namespaces/{namespace}/agents/{name}"),
-        "jitrequest" | "jit" => format!("{OURS}/namespaces/{namespace}/jitrequests/{name}"),
-        "jitrequests" => format!("{OURS}/namespaces/{namespace}/jitrequests"),
-        "capability" => format!("{OURS}/capabilities/{name}"),
-        "trustedissuer" => format!("{OURS}/trustedissuers/{name}"),
-        "configmap" => format!("/api/v1/namespaces/{namespace}/configmaps/{name}"),
-        "secret" => format!("/api/v1/namespaces/{namespace}/secrets/{name}"),
-        _ => return None,
-    })
-}
-
 /// Whether what `kubectl wait --for` waits for holds; `None` if it is of a form that is not known here.
 pub fn holds(object: &Value, what: &str) -> Option<bool> {
     if let Some(condition) = what.strip_prefix("condition=") {

@@ -30,10 +30,9 @@ struct Kind {
     namespaced: bool,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 12] = [
     ours(["agent", "agents", "ag"], "Agent", true),
     ours(["jitrequest", "jitrequests", "jit"], "JitRequest", true),
-    ours(["revocation", "revocations", "rev"], "Revocation", true),
     ours(["capability", "capabilities", "cap"], "Capability", false),
     ours(["trustedissuer", "trustedissuers", "ti"], "TrustedIssuer", false),
     core(["namespace", "namespaces", "ns"], "Namespace", false),
@@ -87,6 +86,11 @@ impl Kind {
     fn is_ours(&self) -> bool {
         self.group == "countersign.dev"
     }
+}
+
+/// The path of an object, if its kind is known here.
+pub fn path(kind: &str, namespace: &str, name: &str) -> Option<String> {
+    Kind::named(kind).map(|kind| format!("{}/{name}", kind.path(namespace)))
 }
 
 /// A command line, as far as it is understood.
@@ -345,10 +349,14 @@ impl Server<'_> {
     }
 
     fn get(&self, command: &Command<'_>) -> Done {
-        let [kind, name] = *command.positional.as_slice() else { return None };
+        let (kind, name) = match *command.positional.as_slice() {
+            [kind] => (kind, String::new()),
+            [kind, name] => (kind, format!("/{name}")),
+            _ => return None,
+        };
         let kind = Kind::named(kind).filter(|_| command.has_only(&["-o"]))?;
         let printed = Printed::parse(Some(command.flag("-o")?))?;
-        let answer = self.ask(Method::GET, &format!("{}/{name}", kind.path(command.namespace)), None)?;
+        let answer = self.ask(Method::GET, &format!("{}{name}", kind.path(command.namespace)), None)?;
         Some(answer.told(|live| printed.of(live, kind, "")))
     }
 }

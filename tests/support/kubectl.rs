@@ -163,17 +163,8 @@ impl Kubectl {
         if self.impersonation.is_empty() && !self.itself { Api::of(&self.kubeconfig) } else { None }
     }
 
-    /// Runs it with `-o json` and parses the answer, or asks without it.
+    /// Runs it with `-o json` and parses the answer.
     pub fn get_json(&self, arguments: &[&str]) -> Result<Value> {
-        let path = match arguments {
-            ["get", kind, name, "--namespace" | "-n", namespace] => api::path(kind, namespace, name),
-            ["get", kind @ "jitrequests", "--namespace" | "-n", namespace] => api::path(kind, namespace, ""),
-            ["get", kind @ ("capability" | "trustedissuer"), name] => api::path(kind, "", name),
-            _ => None,
-        };
-        if let Some(found) = path.and_then(|path| self.api()?.get(&path)) {
-            return Ok(found);
-        }
         let mut with_format = arguments.to_vec();
         with_format.extend(["-o", "json"]);
         let text = self.run(&with_format)?;
@@ -183,7 +174,7 @@ impl Kubectl {
     /// Waits until `kubectl wait --for=<what>` holds for `object` (`agent/x`), which may not exist yet.
     pub fn wait_for(&self, namespace: &str, object: &str, what: &str, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
-        let path = object.split_once('/').and_then(|(kind, name)| api::path(kind, namespace, name));
+        let path = object.split_once('/').and_then(|(kind, name)| direct::path(kind, namespace, name));
         if let (Some(path), Some(api), Some(_)) = (path, self.api(), api::holds(&Value::Null, what)) {
             while Instant::now() < deadline {
                 if api.get(&path).is_some_and(|object| api::holds(&object, what) == Some(true)) {
