@@ -33,6 +33,9 @@ use tokio::time::timeout;
 
 /// How long a caller waits for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
+/// How long each of the last things may take when the process ends: nobody waits for an answer then, and what is not done is left to the
+/// successor.
+const END_WITHIN: Duration = Duration::from_secs(4);
 /// How long opening may take, the migration of an old database included.
 const OPEN_WITHIN: Duration = Duration::from_secs(60);
 /// How many callers may wait to be taken. Those beyond wait in line, each within its own time.
@@ -172,9 +175,9 @@ impl Store {
     /// Seals the log of this process, and takes no more records. Returns how far it was.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] after at most 1.5 s if it is not known whether it is sealed: its successor sees to it.
+    /// [`StoreError::Unavailable`] after at most 4 s if it is not known whether it is sealed: its successor sees to it.
     pub(crate) async fn close_ledger(&self) -> Result<Option<Head>, StoreError> {
-        self.ordered(Order::Close).await
+        self.ordered_within(END_WITHIN, Order::Close).await
     }
 
     /// Keeps a checkpoint.
@@ -205,18 +208,22 @@ impl Store {
     /// write-ahead log into it.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if it is not closed within 1.5 s, or was before. Nothing is lost by that.
+    /// [`StoreError::Unavailable`] if it is not closed within 4 s, or was before. Nothing is lost by that.
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.ordered(Order::End).await
+        self.ordered_within(END_WITHIN, Order::End).await
     }
 
     async fn ordered<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, StoreError> {
+        self.ordered_within(ANSWER_WITHIN, order).await
+    }
+
+    async fn ordered_within<T>(&self, limit: Duration, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let answered = async {
             self.orders.send(order(reply)).await.ok()?;
             answer.await.ok()
         };
-        timeout(ANSWER_WITHIN, answered).await.ok().flatten().ok_or(StoreError::Unavailable)
+        timeout(limit, answered).await.ok().flatten().ok_or(StoreError::Unavailable)
     }
 
     /// Reads the ledger. It can be read as long as a [`Store`] is there.

@@ -21,8 +21,8 @@ use tokio::time::timeout;
 
 /// How often a log that grows is signed, however slowly it does.
 const SIGN_EVERY: Duration = Duration::from_secs(10);
-/// How long the last checkpoint may take to be published when the process ends.
-const FINISH_WITHIN: Duration = Duration::from_secs(2);
+/// How long the last checkpoint may take to be published when the process ends, and how long the copy may.
+const FINISH_WITHIN: Duration = Duration::from_secs(4);
 
 /// Signs and publishes checkpoints.
 #[derive(Debug)]
