@@ -3,6 +3,7 @@
 use crate::agent::Admission;
 use crate::crd;
 use crate::grammar::CapabilityName;
+use crate::headline::Wording;
 use crate::operation::Parameters;
 use kube::ResourceExt as _;
 use serde_json::{Map, Value};
@@ -28,6 +29,10 @@ pub struct Rule {
     pub max_expiration_seconds: Option<u32>,
     /// What people call it.
     pub phrases: Vec<String>,
+    /// How it is spoken of to whoever approves.
+    pub wording: Wording,
+    /// How bad its misuse would be.
+    pub risk: Option<crd::Risk>,
     schema: Option<ParameterSchema>,
 }
 
@@ -39,6 +44,8 @@ impl Default for Rule {
             subject_may_approve: false,
             max_expiration_seconds: None,
             phrases: Vec::new(),
+            wording: Wording::default(),
+            risk: None,
             schema: None,
         }
     }
@@ -69,8 +76,10 @@ impl Rule {
     pub fn parse(spec: &crd::CapabilitySpec) -> Result<Self, InvalidCapability> {
         let invalid = |field, problem: &str| InvalidCapability { field, problem: problem.to_owned() };
         let schema = spec.parameter_schema.as_ref().map(ParameterSchema::compile).transpose()?;
-        let phrases = spec.phrases.clone();
-        let Some(approval) = &spec.approval else { return Ok(Self { schema, phrases, ..Self::default() }) };
+        let (phrases, wording, risk) = (spec.phrases.clone(), Wording::of(spec), spec.risk);
+        let Some(approval) = &spec.approval else {
+            return Ok(Self { schema, phrases, wording, risk, ..Self::default() });
+        };
         if !(1..=2).contains(&approval.approvals) {
             return Err(invalid("approval.approvals", "must be 1 or 2"));
         }
@@ -83,6 +92,8 @@ impl Rule {
             subject_may_approve: approval.subject_may_approve,
             max_expiration_seconds: approval.max_expiration_seconds,
             phrases,
+            wording,
+            risk,
             schema,
         })
     }

@@ -15,9 +15,9 @@
 //! Beside them, `controller` keeps the state of Agents, keys, certificates and the Lease in Kubernetes; `crd` and `admission`
 //! are the sources of what the chart installs; `grammar`, `agent`, `agent_key`, `capability`, `chain`, `operation` and `public_key` hold
 //! the types that everything is parsed into; `revocation` is what ends tokens; `ask` reads questions in plain words, `reach` says
-//! what an agent could ever bring about, and `cli` is what the command line does beside serving.
+//! what an agent could ever bring about, `headline` says in words what one asks, and `cli` is what the command line does beside serving.
 //!
-//! `ask`, `decision`, `jit`, `reach`, `revocation`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
+//! `ask`, `decision`, `headline`, `jit`, `reach`, `revocation`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
 
 pub mod cli;
 pub mod config;
@@ -44,10 +44,12 @@ pub mod controller;
 pub mod crd;
 pub mod expression;
 pub mod grammar;
+pub mod headline;
 pub mod issuer;
 pub mod operation;
 pub mod public_key;
 pub mod reach;
+pub mod readable;
 pub mod revocation;
 
 mod json;

@@ -3,6 +3,7 @@
 use crate::crd::OperationSpec;
 use crate::grammar::{Audience, CapabilityName, GrammarError, Resource};
 use crate::json;
+use crate::readable::is_invisible;
 use serde_json::{Map, Value};
 
 /// Longest canonical text of the parameters, in bytes: the token that carries them stays below 8 KiB.
@@ -124,15 +125,6 @@ fn check_text(text: &str) -> Result<(), String> {
         return Err("have a text with control, invisible or text-direction characters".to_owned());
     }
     Ok(())
-}
-
-/// Whether `c` takes no room but changes how its neighbours are read: zero-width and directional characters, soft hyphens, variation
-/// selectors and tags.
-pub(crate) const fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Text that says what it shows.
 
 use super::{Objection, QUESTION_MAX};
-use crate::operation::is_invisible;
+use crate::readable::is_invisible;
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_script::{Script, UnicodeScript as _};
 

@@ -44,6 +44,18 @@ pub struct CapabilitySpec {
         .message("title must not contain control or text-direction characters"))]
     pub title: Option<String>,
 
+    /// What one operation of it does, in words that go on from "wants to": 'pay {amount} {currency} on {id}'. In braces: the name of a
+    /// parameter, with dots for nested ones, {resource}, or {id}, the part of the resource behind its type. Shown to whoever approves, above
+    /// all the parameters; a request that lacks one of them is shown without these words. Up to 200 characters; no control or
+    /// text-direction characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    #[x_kube(validation = Rule::new(super::READABLE)
+        .message("headline must not contain control or text-direction characters"),
+        validation = Rule::new(r"self.matches('^([^{}]|[{][A-Za-z0-9_.-]+[}])*$')")
+        .message("headline has a brace without its other, or a name in braces that no parameter can have"))]
+    pub headline: Option<String>,
+
     /// What an agent that holds it can do, and what could go wrong. Up to 2,000 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2000))]

@@ -20,7 +20,8 @@ use crate::crd::{AgentReference, ChainLink, JitRequest, JitRequestSpec, Lineage,
 use crate::decision::may_request;
 use crate::grammar::{Audience, CapabilityName};
 use crate::jit::{DECIDE_SECONDS, DECIDE_SECONDS_MAX, OPEN_MAX, Request as Approval, RequestId};
-use crate::operation::{Operation, is_invisible};
+use crate::operation::Operation;
+use crate::readable::is_invisible;
 use crate::token::{OPERATION_DETAILS, new_id};
 use axum::body::Body;
 use axum::extract::State;

@@ -149,6 +149,8 @@ fn every_field_of_a_capability_has_bounds_and_a_type() {
         json!({}),
         json!({"title": "Zahlung – Größe 3 🦀"}),
         json!({"title": "x".repeat(100), "description": "x".repeat(2000)}),
+        json!({"headline": "pay {amount} {currency} on {id} to {to.iban}"}),
+        json!({"headline": "x".repeat(200)}),
         json!({"description": "first\nsecond"}),
         json!({"risk": "Low"}),
         json!({"risk": "Medium"}),
@@ -165,6 +167,13 @@ fn every_field_of_a_capability_has_bounds_and_a_type() {
         json!({"title": ""}),
         json!({"title": "x".repeat(101)}),
         json!({"title": 7}),
+        json!({"headline": ""}),
+        json!({"headline": "x".repeat(201)}),
+        json!({"headline": "pay {amount"}),
+        json!({"headline": "pay amount}"}),
+        json!({"headline": "pay {}"}),
+        json!({"headline": "pay {a b}"}),
+        json!({"headline": "pay {{amount}}"}),
         json!({"description": ""}),
         json!({"description": "x".repeat(2001)}),
         json!({"description": ["x"]}),
@@ -189,6 +198,7 @@ fn every_field_of_a_capability_has_bounds_and_a_type() {
     ];
     bounds(|spec| capability("schema.test", spec), "spec", &good, &bad);
     bounds(|spec| capability("schema.test", spec), "spec.title", &[], &HIDING.map(|text| json!({"title": text})));
+    bounds(|spec| capability("schema.test", spec), "spec.headline", &[], &HIDING.map(|text| json!({"headline": text})));
     let named = |name: &str| dry_run(World::shared(), &capability(name, &json!({})));
     named(&"a".repeat(100)).expect("100 characters are allowed");
     for name in ["a".repeat(101).as_str(), "A.b", "a_b", "a..b", "-a", "a b", "*"] {
