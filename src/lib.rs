@@ -47,6 +47,7 @@ pub mod grammar;
 pub mod headline;
 pub mod issuer;
 pub mod operation;
+pub mod outbound;
 pub mod public_key;
 pub mod reach;
 pub mod readable;
