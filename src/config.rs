@@ -170,6 +170,15 @@ pub struct ServeArgs {
     /// How long a log of the ledger stays in the database after it has ended, such as 90d.
     #[arg(long, env = "COUNTERSIGN_AUDIT_RETENTION", requires = "audit_archive_dir", value_parser = retention)]
     pub audit_retention: Option<u64>,
+    /// A file that says who is told of requests for approval (docs/notifications.md). A file that is replaced is read anew.
+    #[arg(long, env = "COUNTERSIGN_NOTIFICATIONS_FILE", value_name = "FILE")]
+    pub notifications_file: Option<PathBuf>,
+    /// The directory with the secrets that the file names, one file each.
+    #[arg(long, env = "COUNTERSIGN_NOTIFICATION_SECRETS_DIR", value_name = "DIR", requires = "notifications_file")]
+    pub notification_secrets_dir: Option<PathBuf>,
+    /// The Lease whose holder sends the notifications.
+    #[arg(long, env = "COUNTERSIGN_NOTIFIER_LEASE_NAME", default_value = "countersign-notifier", value_parser = object_name)]
+    pub notifier_lease_name: String,
     /// What is logged to standard error, as in RUST_LOG.
     #[arg(long, env = "COUNTERSIGN_LOG_LEVEL", default_value = "info")]
     pub log_level: String,

@@ -33,6 +33,7 @@ pub mod store;
 pub mod token;
 
 pub mod jit;
+pub mod notify;
 
 pub mod admission;
 pub mod agent;

@@ -17,6 +17,13 @@ struct OutcomeLabels {
     reason: &'static str,
 }
 
+/// A receiver by its name in the configuration, of which there are at most 64.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotificationLabels {
+    receiver: String,
+    outcome: &'static str,
+}
+
 /// The metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -30,6 +37,8 @@ pub struct Metrics {
     unwitnessed: Gauge,
     uncopied: Gauge,
     discontinuities: Counter,
+    notifications: Family<NotificationLabels, Counter>,
+    notifications_waiting: Gauge,
 }
 
 impl Default for Metrics {
@@ -45,6 +54,8 @@ impl Default for Metrics {
             unwitnessed: Gauge::default(),
             uncopied: Gauge::default(),
             discontinuities: Counter::default(),
+            notifications: Family::default(),
+            notifications_waiting: Gauge::default(),
         };
         let Self {
             mut registry,
@@ -57,6 +68,8 @@ impl Default for Metrics {
             unwitnessed,
             uncopied,
             discontinuities,
+            notifications,
+            notifications_waiting,
         } = metrics;
         registry.register("outcomes", "Requests by event, outcome and reason", outcomes.clone());
         registry.register(
@@ -95,6 +108,16 @@ impl Default for Metrics {
             "Logs that turned out not to be as they were: an old copy of the database was restored, or somebody has changed it",
             discontinuities.clone(),
         );
+        registry.register(
+            "notifications",
+            "Attempts to tell a receiver of a request: delivered, failed (and sent again), given_up",
+            notifications.clone(),
+        );
+        registry.register(
+            "notifications_waiting",
+            "Notifications in the queue that have not arrived; only the process that sends says it, others 0",
+            notifications_waiting.clone(),
+        );
         Self {
             registry,
             outcomes,
@@ -106,6 +129,8 @@ impl Default for Metrics {
             unwitnessed,
             uncopied,
             discontinuities,
+            notifications,
+            notifications_waiting,
         }
     }
 }
@@ -154,6 +179,16 @@ impl Metrics {
     /// Counts logs that are not as they were.
     pub fn discontinuities(&self, logs: usize) {
         self.discontinuities.inc_by(logs.try_into().unwrap_or(u64::MAX));
+    }
+
+    /// Counts an attempt to tell a receiver.
+    pub fn notification(&self, receiver: &str, outcome: &'static str) {
+        self.notifications.get_or_create(&NotificationLabels { receiver: receiver.to_owned(), outcome }).inc();
+    }
+
+    /// Notes how many notifications have not arrived.
+    pub fn observe_notifications(&self, waiting: u64) {
+        self.notifications_waiting.set(waiting.try_into().unwrap_or(i64::MAX));
     }
 
     /// All metrics as OpenMetrics text.

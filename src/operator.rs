@@ -6,6 +6,7 @@ use crate::audit::{Limits, Recorder, RecorderError, Recording};
 use crate::config::{ServeArgs, ServiceAccountValidation};
 use crate::controller::credentials::{Credentials, CredentialsError, Loaded, Place};
 use crate::controller::ledger::{Checkpoints, LookError, Witness, look_back};
+use crate::controller::notifications::{self, FilesError, Leadership, Notifications};
 use crate::controller::policies::Policies;
 use crate::controller::{agent, capability, jit_request, lease, ledger, trusted_issuer};
 use crate::crd::User;
@@ -64,6 +65,9 @@ pub enum ServeError {
     /// The times of the signing keys do not fit each other.
     #[error("--signing-key-publish-ahead and --signing-key-rotation: {0}")]
     Rotation(#[from] InvalidPolicy),
+    /// Nobody can tell who is to be told of requests.
+    #[error("--notifications-file: {0}")]
+    Notifications(#[from] FilesError),
     /// The given certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -211,6 +215,36 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     parts.spawn(named("the controller of TrustedIssuers", controller.run(issuer_events)));
     let reporter = Reporter { controller: "countersign".to_owned(), instance: Some(holder.clone()) };
     let events = Events::new(client.clone(), reporter);
+    let (seen, leadership) = match &args.notifications_file {
+        None => (None, None),
+        Some(file) => {
+            let files = notifications::Files { file: file.clone(), secrets: args.notification_secrets_dir.clone() };
+            let (config, current) = watch::channel(Arc::new(files.read()?));
+            let (leads, held) = watch::channel(None);
+            let (seen, told) = mpsc::unbounded_channel();
+            let leadership = Leadership {
+                client: client.clone(),
+                namespace: args.namespace.clone(),
+                name: args.notifier_lease_name.clone(),
+                holder: holder.clone(),
+                clock,
+            };
+            let notifications = Notifications {
+                client: client.clone(),
+                snapshot: Arc::clone(&snapshot),
+                store: store.clone(),
+                events: events.clone(),
+                metrics: Arc::clone(&metrics),
+                issuer: args.issuer.clone(),
+                portal: args.issuer.clone(),
+                clock,
+            };
+            parts.spawn(named("the files of the notifications", files.follow(config)));
+            parts.spawn(named("the Lease of the notifications", leadership.clone().keep(leads)));
+            parts.spawn(named("the notifications", notifications.run(told, current, held)));
+            (Some(seen), Some(leadership))
+        }
+    };
     let controller = jit_request::Controller {
         client: client.clone(),
         snapshot: Arc::clone(&snapshot),
@@ -218,6 +252,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         recorder: recorder.clone(),
         events: events.clone(),
         evidence: evidence.clone(),
+        seen,
         own: own.clone(),
         clock,
     };
@@ -286,6 +321,9 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         () = async { while servers.join_next().await.is_some() {} } => Ok(()),
     };
     parts.shutdown().await;
+    if let Some(leadership) = leadership {
+        leadership.release().await;
+    }
     ledger::finish(&sealing, &key, &witness).await;
     if let Err(error) = closing.close().await {
         tracing::warn!(%error, "the database was not closed in order; nothing is lost");

@@ -3,6 +3,7 @@
 //! Every replica does this; what each writes is a compare-and-swap, so that one step is taken once.
 
 use super::due::Due;
+use super::notifications::Seen;
 use super::policies::Policies;
 use crate::admission::enforcement::Verdict;
 use crate::agent::Holding;
@@ -21,7 +22,7 @@ use kube::runtime::events::{Event, EventType, Recorder as Events};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::Instant;
 
 /// How many finished requests of one agent are kept until their time is over. Beyond that the oldest go earlier.
@@ -49,6 +50,8 @@ pub struct Controller {
     pub events: Events,
     /// The key of the evidence.
     pub evidence: EvidenceKey,
+    /// Tells people, if anybody is to be told.
+    pub seen: Option<UnboundedSender<Seen>>,
     /// Who we are to the API server.
     pub own: User,
     /// The time.
@@ -105,10 +108,12 @@ impl Controller {
         let open = |request: &Arc<Request>| (!request.is_finished()).then(|| (request.id.clone(), now));
         match event {
             RequestEvent::Applied(id) => {
+                self.show(|| Seen::Applied(id.clone()));
                 let decided = self.snapshot.requests().named(&id).is_some_and(|r| r.status.decision.is_some());
                 vec![(id, if decided { now.checked_sub(AHEAD).unwrap_or(now) } else { now })]
             }
             RequestEvent::Deleted(request) => {
+                self.show(|| Seen::Deleted(Arc::clone(&request)));
                 if !request.is_finished() {
                     let mut record = about("jit.withdrawn", &request);
                     record.text("detail", "the object was deleted").conclude(Outcome::Allow, "deleted");
@@ -122,6 +127,13 @@ impl Controller {
                 self.snapshot.requests().iter().filter(|request| concerns(request)).filter_map(open).collect()
             }
             RequestEvent::CatalogueChanged => self.snapshot.requests().iter().filter_map(open).collect(),
+        }
+    }
+
+    /// Lets those know who tell people. A send fails only while the process ends.
+    fn show(&self, seen: impl FnOnce() -> Seen) {
+        if let Some(sender) = &self.seen {
+            _ = sender.send(seen());
         }
     }
 
@@ -179,6 +191,7 @@ impl Controller {
                 self.policies.told(&request.uid);
                 if let Some(stored) = Request::parse(stored) {
                     self.snapshot.update_requests(|requests| requests.insert(Arc::new(stored)));
+                    self.show(|| Seen::Applied(id.clone()));
                 }
                 self.tell(&request, &change).await;
                 Ok(Some(Instant::now()))

@@ -8,6 +8,7 @@ mod fence;
 pub mod jit_request;
 pub mod lease;
 pub mod ledger;
+pub mod notifications;
 pub mod policies;
 pub mod trusted_issuer;
 

@@ -90,7 +90,7 @@ pub struct CapabilitySpec {
 }
 
 /// How bad the misuse of a capability would be.
-#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Risk {
     /// Nothing to speak of.
     Low,

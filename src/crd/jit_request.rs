@@ -13,6 +13,9 @@ pub const CONDITION_APPROVED: &str = "Approved";
 /// Condition: the request has ended, one way or another.
 pub const CONDITION_FINISHED: &str = "Finished";
 
+/// Condition: those who are to be told of the request were told (True), or some could not be (False).
+pub const CONDITION_NOTIFIED: &str = "Notified";
+
 /// The pattern of a time with its zone (RFC 3339).
 const TIME_PATTERN: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
 /// The pattern of a digest.
@@ -436,6 +439,7 @@ pub struct JitRequestStatus {
     pub evidence: Option<String>,
 
     /// Approved: True once enough persons approved, False if the request ended without, with the reason. Finished: True once it has ended.
+    /// Notified: whether those who are to be told of the last thing that happened were told; absent if nobody is to be.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

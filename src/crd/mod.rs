@@ -19,8 +19,8 @@ pub use capability::{ApprovalRule, Capability, CapabilitySpec, CapabilityStatus,
 pub(crate) use delegation::default_depth;
 pub use delegation::{ActForEntry, CallerReference, Delegation};
 pub use jit_request::{
-    AgentReference, Approval, CONDITION_APPROVED, CONDITION_FINISHED, ChainLink, Decision, JitRequest, JitRequestSpec,
-    JitRequestStatus, Lineage, OnBehalfOf, OperationSpec, Phase, User, UserReference, Verdict,
+    AgentReference, Approval, CONDITION_APPROVED, CONDITION_FINISHED, CONDITION_NOTIFIED, ChainLink, Decision, JitRequest,
+    JitRequestSpec, JitRequestStatus, Lineage, OnBehalfOf, OperationSpec, Phase, User, UserReference, Verdict,
 };
 pub use revocation::{AgentRevocation, UserRevocation};
 pub use trusted_issuer::{

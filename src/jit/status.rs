@@ -140,7 +140,8 @@ pub(super) fn change(
     {
         approved = before.clone();
     }
-    let conditions = [approved, found(CONDITION_FINISHED, if finished { "True" } else { "False" })];
-    status.conditions = conditions.into();
+    let ours = [approved, found(CONDITION_FINISHED, if finished { "True" } else { "False" })];
+    let others = request.status.conditions.iter().filter(|c| c.type_ != CONDITION_APPROVED && c.type_ != CONDITION_FINISHED);
+    status.conditions = ours.into_iter().chain(others.cloned()).collect();
     Change { status, reason, message, warning: matches!(phase, Phase::Denied | Phase::Revoked) }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// The schema, oldest first: version, name, and the text for each database. An entry never changes once it is released.
-const MIGRATIONS: [(i64, &str, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 3] = [
     (
         1,
         "assertions",
@@ -29,6 +29,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 2] = [
         "ledger",
         include_str!("../../migrations/sqlite/0002_ledger.sql"),
         include_str!("../../migrations/postgres/0002_ledger.sql"),
+    ),
+    (
+        3,
+        "notices",
+        include_str!("../../migrations/sqlite/0003_notices.sql"),
+        include_str!("../../migrations/postgres/0003_notices.sql"),
     ),
 ];
 

@@ -6,6 +6,7 @@ mod claim;
 mod connection;
 mod keeper;
 mod ledger;
+mod notices;
 mod orders;
 mod packed;
 mod reader;
@@ -14,6 +15,7 @@ mod volume;
 mod writing;
 
 pub use ledger::{StoredCheckpoint, StoredHashes, StoredLog, StoredSegment};
+pub use notices::{Attempt, Delivery, Notice, Outcome, Taken};
 pub use reader::LedgerReader;
 pub use url::{DatabaseUrl, UrlError};
 

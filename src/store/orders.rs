@@ -1,7 +1,8 @@
-//! What is done to the ledger beside appending to it.
+//! What is done beside claiming and appending.
 
 use super::appender::Appender;
 use super::connection::Connection;
+use super::notices::NoticeOrder;
 use crate::audit::ledger::log::Head;
 use crate::audit::ledger::opening::Opening;
 use tokio::sync::oneshot;
@@ -19,6 +20,8 @@ pub(super) enum Order {
     Archived { log: String, reply: oneshot::Sender<()> },
     /// Remove a part of what is archived of it. Says whether there may be more.
     Remove { log: String, reply: oneshot::Sender<bool> },
+    /// Something about notifications.
+    Notices(NoticeOrder),
     /// Close the database. Whatever else is asked is not answered any more.
     End(oneshot::Sender<()>),
 }
@@ -37,6 +40,7 @@ impl Order {
                 connection.mark_archived(&log).await?;
                 _ = reply.send(());
             }
+            (Self::Notices(order), _) => order.carry_out(connection).await?,
             (Self::Remove { log, reply }, _) => _ = reply.send(connection.remove_archived(&log).await?),
         }
         Ok(())
