@@ -74,6 +74,7 @@ mod ledger;
 mod ledger_faults;
 mod ledger_store;
 mod mixed_issuers;
+mod notifications;
 mod policy_files;
 mod processes;
 mod questions;

@@ -30,6 +30,7 @@ pub mod operator;
 mod ports;
 pub mod postgres;
 pub mod process;
+pub mod receiver;
 pub mod trap;
 pub mod users;
 pub mod workload;
