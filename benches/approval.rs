@@ -6,6 +6,8 @@
 
 use crate::fixture::{AGENTS_NAMESPACE, Fixture, PATIENCE, agents};
 use crate::milliseconds;
+use crate::support::cluster::Cluster;
+use crate::support::operator::Operator;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::crd::{JitRequest, Phase};
@@ -48,10 +50,10 @@ type Seen = Pin<Box<dyn Stream<Item = watcher::Result<JitRequest>>>>;
 /// Measures and returns the line to be printed. A token that does not come, is for another request or was there before ends the
 /// benchmark.
 pub async fn run(fixture: &Fixture) -> Value {
-    let agents = prepare(fixture);
+    let agents = prepare(&fixture.cluster, &fixture.operator);
     let requests = as_person(fixture).await;
     let mut seen: Seen = Box::pin(watcher(requests.clone(), watcher::Config::default()).applied_objects());
-    let client = client(fixture);
+    let client = client(&fixture.operator);
     let (mut measured, mut identifiers) = (Vec::new(), HashSet::new());
     for number in 0..WARM_UP + REQUESTS {
         let agent = Agent {
@@ -89,8 +91,8 @@ pub async fn run(fixture: &Fixture) -> Value {
 }
 
 /// Puts the capability into the catalogue, lets the person decide about it, and returns the tokens of the agents that have it.
-fn prepare(fixture: &Fixture) -> Vec<String> {
-    let kubectl = fixture.cluster.kubectl();
+pub fn prepare(cluster: &Cluster, operator: &Operator) -> Vec<String> {
+    let kubectl = cluster.kubectl();
     let rbac = "rbac.authorization.k8s.io";
     let binding = |kind: &str, role: &str| {
         json!({
@@ -126,7 +128,7 @@ fn prepare(fixture: &Fixture) -> Vec<String> {
     let capability = format!("capability/{CAPABILITY}");
     kubectl.wait_for(AGENTS_NAMESPACE, &capability, "condition=Ready", PATIENCE).expect("the Capability is Ready");
     let capabilities = json!([{"name": CAPABILITY, "approval": "Required"}]);
-    agents(&kubectl, fixture.operator.issuer(), "payer", 1, &capabilities).into_iter().flatten().collect()
+    agents(&kubectl, operator.issuer(), "payer", 1, &capabilities).into_iter().flatten().collect()
 }
 
 /// The requests, by a client of the person's.
@@ -138,8 +140,8 @@ async fn as_person(fixture: &Fixture) -> Api<JitRequest> {
 }
 
 /// A client that trusts the operator's authority.
-fn client(fixture: &Fixture) -> Client {
-    let pem = std::fs::read(fixture.operator.ca_file()).expect("the CA");
+pub fn client(operator: &Operator) -> Client {
+    let pem = std::fs::read(operator.ca_file()).expect("the CA");
     let builder = Client::builder().tls_certs_only([reqwest::Certificate::from_pem(&pem).expect("a certificate")]);
     builder.timeout(PATIENCE).build().expect("a client")
 }
@@ -181,16 +183,16 @@ async fn pending(seen: &mut Seen, uid: &str) -> JitRequest {
 
 /// An agent and its credential.
 #[derive(Clone)]
-struct Agent {
-    client: Client,
-    url: String,
-    name: String,
-    credential: String,
+pub struct Agent {
+    pub client: Client,
+    pub url: String,
+    pub name: String,
+    pub credential: String,
 }
 
 impl Agent {
     /// Asks for an approval and returns the UID of the request.
-    async fn ask(&self, number: usize) -> String {
+    pub async fn ask(&self, number: usize) -> String {
         let details = json!([{
             "type": "countersign_operation",
             "capability": CAPABILITY,
@@ -208,6 +210,11 @@ impl Agent {
         let answer = self.post("/oauth2/token", &form).await;
         let in_hand = Instant::now();
         (answer["access_token"].as_str().expect("an access token").to_owned(), in_hand)
+    }
+
+    /// Withdraws a request.
+    pub async fn withdraw(&self, uid: &str) {
+        self.post("/oauth2/revoke", &[("token", uid)]).await;
     }
 
     /// Reports the operation as done, so that the next one is not one too many.

@@ -1,7 +1,7 @@
 //! `make bench`: how many ServiceAccount tokens the operator exchanges per second, beside a bare stack that does nothing but
 //! the cryptography; how many tokens agents obtain by other credentials, and for whoever called them, and how many tokens are
 //! introspected, beside that ([`credentials`], [`delegation`]); how long after a
-//! person's approval the agent has its token ([`approval`]); how many authorization checks are answered with ten thousand Agents ([`access`]); and how long a suspended agent goes on, on three replicas ([`revocation`]).
+//! person's approval the agent has its token ([`approval`]); how soon people are told ([`notification`]); how many authorization checks are answered with ten thousand Agents ([`access`]); and how long a suspended agent goes on, on three replicas ([`revocation`]).
 //!
 //! As pods do, they exchange one credential again and again. The operator recognises one that it has verified before; the bare stack
 //! verifies it each time.
@@ -9,7 +9,7 @@
 //! Three processes on one machine: the operator (on a real control plane, with its audit log and its database, which is
 //! SQLite), the bare stack ([`bare`]), and this one, which makes the load ([`load`]). What is compared is measured in turn, round by
 //! round, and the ratio is the median of the ratios of neighbouring rounds, so that a machine whose speed drifts does not shift it.
-//! Each bench prints one line of JSON. `cargo bench --bench bench -- revocation` runs that one alone, and so do `evaluation` and `verify`.
+//! Each bench prints one line of JSON. `cargo bench --bench bench -- revocation` runs that one alone, and so do `evaluation`, `notification` and `verify`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -30,6 +30,7 @@ mod delegation;
 mod fixture;
 mod ledger;
 mod load;
+mod notification;
 mod revocation;
 
 use fixture::Fixture;
@@ -58,12 +59,18 @@ fn main() {
         println!("{}", access::run(&Fixture::start(), &runtime()));
         return;
     }
+    if arguments.iter().any(|a| a == "notification") {
+        println!("{}", runtime().block_on(notification::run()));
+        return;
+    }
     println!("{}", ledger::run());
     if arguments.iter().any(|a| a == "verify") {
         return;
     }
     if !arguments.iter().any(|a| a == "revocation") {
         beside_the_bare_stack();
+        eprintln!("bench: starting Kubernetes and an operator that tells people");
+        println!("{}", runtime().block_on(notification::run()));
     }
     eprintln!("bench: starting Kubernetes and three replicas of the operator");
     let replicas = revocation::Replicas::start();

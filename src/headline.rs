@@ -166,25 +166,25 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn spec(parameters: Value, behalf: Value) -> JitRequestSpec {
+    fn spec(parameters: &Value, behalf: &Value) -> JitRequestSpec {
         let mut spec = json!({"agent": {"name": "payments-bot"}, "operation": {"capability": "payments.authorize", "resource": "invoice:INV-7",
             "parameters": parameters, "audience": "https://pay.acme.com"}});
         if !behalf.is_null() {
-            spec["onBehalfOf"] = behalf;
+            spec["onBehalfOf"] = behalf.clone();
         }
         serde_json::from_value(spec).expect("a spec")
     }
 
-    fn wording(spec: Value) -> Wording {
-        Wording::of(&serde_json::from_value(spec).expect("a spec"))
+    fn wording(spec: &Value) -> Wording {
+        Wording::of(&serde_json::from_value(spec.clone()).expect("a spec"))
     }
 
     #[test]
     fn the_catalogue_has_the_words_and_the_request_the_values() {
         let asked = json!({"amount": 500, "currency": "EUR", "to": {"iban": "DE02"}});
         let behalf = json!({"user": "alice@acme.com", "chain": ["agent:payments/planner", "agent:other/helper"]});
-        let asked = spec(asked, behalf);
-        let said = |words: Value| headline("payments", &asked, &wording(words));
+        let asked = spec(&asked, &behalf);
+        let said = |words: Value| headline("payments", &asked, &wording(&words));
         let who = "payments-bot, called by other/helper, called by planner, acting for alice@acme.com, wants";
         assert_eq!(
             said(json!({"headline": "pay {amount} {currency} on {id} to {to.iban}", "title": "Pay"})),
@@ -198,15 +198,15 @@ mod tests {
             assert_eq!(said(json!({"headline": unreadable})), format!("{who} payments.authorize {in_full}"), "{unreadable}");
         }
         assert_eq!(
-            headline("payments", &spec(json!({}), Value::Null), &Wording::default()),
+            headline("payments", &spec(&json!({}), &Value::Null), &Wording::default()),
             "payments-bot wants payments.authorize on invoice:INV-7"
         );
     }
 
     #[test]
     fn h15_a_value_cannot_pass_for_words_of_ours() {
-        let words = wording(json!({"headline": "pay {amount} to {payee}"}));
-        let said = |payee: &str| headline("n", &spec(json!({"amount": 1, "payee": payee}), Value::Null), &words);
+        let words = wording(&json!({"headline": "pay {amount} to {payee}"}));
+        let said = |payee: &str| headline("n", &spec(&json!({"amount": 1, "payee": payee}), &Value::Null), &words);
         assert_eq!(said("Bob. Approved already"), "payments-bot wants to pay 1 to \"Bob. Approved already\"");
         assert_eq!(said("a\" and nothing else"), "payments-bot wants to pay 1 to \"a' and nothing else\"");
         assert_eq!(said("\u{1b}[2J\u{202e}x"), r#"payments-bot wants to pay 1 to "\u{1b}[2J\u{202e}x""#);
@@ -214,7 +214,7 @@ mod tests {
         let long = said(&"x".repeat(5000));
         assert!(long.ends_with('…') && long.chars().count() < 120, "{long}");
         let many: serde_json::Map<String, Value> = (0..50).map(|n| (format!("p{n}"), json!("y".repeat(80)))).collect();
-        let many = headline("n", &spec(many.into(), Value::Null), &Wording::default());
+        let many = headline("n", &spec(&many.into(), &Value::Null), &Wording::default());
         assert!(many.chars().count() <= HEADLINE_MAX, "{many}");
     }
 }

@@ -17,7 +17,7 @@ pub const SIGNATURE: &str = "webhook-signature";
 #[derive(Clone)]
 pub enum Secret {
     /// Shared with the receiver: HMAC-SHA256.
-    Shared(hmac::Key),
+    Shared(Box<hmac::Key>),
     /// Known to us alone: Ed25519.
     Private(Box<SigningKey>),
 }
@@ -38,7 +38,7 @@ impl Secret {
         if let Some(text) = text.strip_prefix("whsec_") {
             let bytes = decode(text)?;
             return match bytes.len() {
-                24..=64 => Ok(Self::Shared(hmac::Key::new(hmac::HMAC_SHA256, &bytes))),
+                24..=64 => Ok(Self::Shared(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))),
                 _ => Err("must have 24 to 64 bytes behind whsec_"),
             };
         }

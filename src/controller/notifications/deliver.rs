@@ -5,7 +5,7 @@ use crate::notify::config::{Receiver, Target, Token};
 use crate::notify::slack::{self, Posted};
 use crate::notify::{Event, envelope, next_attempt};
 use crate::outbound;
-use crate::store::{Attempt, Outcome, Taken};
+use crate::store::{Attempt, Delivery, Outcome, Taken};
 use aws_lc_rs::rand;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -17,12 +17,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How many are sent to one receiver at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 8;
 /// How long one attempt may take.
 const SEND_WITHIN: Duration = Duration::from_secs(10);
 /// For how long one that was taken is not given out again, in seconds: longer than an attempt takes with all that belongs to it. This long
 /// after its sender died it is sent again.
 const TAKEN_SECONDS: i64 = 30;
+/// For how long it is tried to note what became of an attempt: what is not noted is sent again.
+const NOTE_WITHIN: Duration = Duration::from_secs(15);
+/// How soon that is tried again.
+const NOTE_AGAIN: Duration = Duration::from_millis(250);
 /// How often it is looked whether something is due again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest answer of Slack, in bytes.
@@ -139,10 +143,20 @@ impl Worker {
             subject: taken.subject.clone(),
             ordinal: taken.ordinal,
         };
-        match self.parts.store.settle_notice(attempt, outcome.clone()).await {
+        match tokio::time::timeout(NOTE_WITHIN, self.note(attempt, &outcome)).await {
             Ok(deliveries) => report::report(&self.parts, &taken, &outcome, &deliveries).await,
-            Err(error) => {
-                tracing::warn!(receiver = %self.name, id = %taken.id, %error, "what became of a notification cannot be noted")
+            Err(_) => {
+                tracing::warn!(receiver = %self.name, id = %taken.id, "what became of a notification cannot be noted; it is sent again");
+            }
+        }
+    }
+
+    /// Notes what became of an attempt, however often the database must be asked: to note it twice changes nothing.
+    async fn note(&self, attempt: Attempt, outcome: &Outcome) -> Vec<Delivery> {
+        loop {
+            match self.parts.store.settle_notice(attempt.clone(), outcome.clone()).await {
+                Ok(deliveries) => return deliveries,
+                Err(_) => tokio::time::sleep(NOTE_AGAIN).await,
             }
         }
     }
