@@ -1,5 +1,9 @@
 //! The client of the Kubernetes API: bounded in time, and it tells when a watch was last opened and what time it is there.
 
+mod on_behalf;
+
+pub use on_behalf::{OnBehalf, TOKEN_MAX};
+
 use crate::snapshot::{Snapshot, Source};
 use crate::time::Clock;
 use axum::http::{HeaderMap, Request, Response, StatusCode, header};
@@ -17,12 +21,15 @@ use tower::{Layer, Service};
 /// How long the API server may take to begin an answer, a watch's included. A frozen server is noticed within this time.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long connecting may take.
+const CONNECT_WITHIN: Duration = ANSWER_WITHIN;
+
 /// A client for `config` that reports to `snapshot` each watch that the API server opens, and the API server's time.
 ///
 /// # Errors
 /// If the configuration cannot be used, for example because a file that it names cannot be read.
 pub fn client(mut config: kube::Config, snapshot: &Arc<Snapshot>, clock: Clock) -> Result<kube::Client, kube::Error> {
-    config.connect_timeout = Some(ANSWER_WITHIN);
+    config.connect_timeout = Some(CONNECT_WITHIN);
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&TimeoutLayer::new(ANSWER_WITHIN))
         .with_layer(&Answers { snapshot: Arc::clone(snapshot), clock })

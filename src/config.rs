@@ -1,5 +1,9 @@
 //! The command line, parsed into types. What is accepted here works; what does not is refused with the reason.
 
+mod portal;
+
+pub use portal::PortalArgs;
+
 use crate::cli::assertion::AssertArgs;
 use crate::cli::audit::AuditArgs;
 use crate::cli::can::CanArgs;
@@ -179,6 +183,9 @@ pub struct ServeArgs {
     /// The Lease whose holder sends the notifications.
     #[arg(long, env = "COUNTERSIGN_NOTIFIER_LEASE_NAME", default_value = "countersign-notifier", value_parser = object_name)]
     pub notifier_lease_name: String,
+    /// The pages for people.
+    #[command(flatten)]
+    pub portal: PortalArgs,
     /// What is logged to standard error, as in RUST_LOG.
     #[arg(long, env = "COUNTERSIGN_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
@@ -285,6 +292,11 @@ pub(crate) fn issuer(text: &str) -> Result<String, String> {
         && !text.ends_with('/')
         && !text.contains(['?', '#', '@', '\\', ' ']);
     if plain { Ok(text.to_owned()) } else { Err(rule.to_owned()) }
+}
+
+/// Parses the issuer URL of somebody else, which may end with a slash: it is compared as it is.
+fn issuer_of_others(text: &str) -> Result<String, String> {
+    issuer(text.strip_suffix('/').unwrap_or(text)).map(|_| text.to_owned())
 }
 
 /// Parses the name of a namespace.

@@ -3,6 +3,7 @@
 use crate::audit::archive::Archive;
 use crate::audit::flood::Floodgate;
 use crate::audit::{Limits, Recorder, RecorderError, Recording};
+use crate::cluster::OnBehalf;
 use crate::config::{ServeArgs, ServiceAccountValidation};
 use crate::controller::credentials::{Credentials, CredentialsError, Loaded, Place};
 use crate::controller::ledger::{Checkpoints, LookError, Witness, look_back};
@@ -10,7 +11,7 @@ use crate::controller::notifications::{self, FilesError, Leadership, Notificatio
 use crate::controller::policies::Policies;
 use crate::controller::{agent, capability, jit_request, lease, ledger, trusted_issuer};
 use crate::crd::User;
-use crate::http::{App, Authority, Feed, READERS_MAX, probes, router, server};
+use crate::http::{App, Authority, Feed, Portal, READERS_MAX, probes, router, server};
 use crate::identity::{ApiServerKeys, Federation, Recognised, Validation, Verifier};
 use crate::metrics::Metrics;
 use crate::snapshot::{Snapshot, Source, watches};
@@ -71,6 +72,9 @@ pub enum ServeError {
     /// The given certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The portal cannot be set up.
+    #[error("the portal: {0}")]
+    Portal(String),
     /// A part that runs for ever has ended.
     #[error("{0} has ended unexpectedly")]
     Ended(&'static str),
@@ -103,7 +107,9 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     };
     let snapshot = Snapshot::new(sources, Duration::from_secs(args.staleness_bound));
     let config = kube::Config::infer().await.map_err(|e| ServeError::Client(crate::error_chain(&e)))?;
+    let on_behalf = OnBehalf::new(config.clone()).map_err(|e| ServeError::Client(crate::error_chain(&e)))?;
     let client = crate::cluster::client(config, &snapshot, clock).map_err(|e| ServeError::Client(crate::error_chain(&e)))?;
+    let portal = Portal::new(&args.portal, &args.issuer).map_err(ServeError::Portal)?;
 
     let mut names = vec![args.issuer_host()];
     names.extend(args.tls_dns_names.iter().cloned());
@@ -291,6 +297,8 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         store,
         authority: Authority::new(client.clone()),
         client,
+        on_behalf,
+        portal,
         events,
         policies,
         evidence,

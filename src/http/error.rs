@@ -93,6 +93,18 @@ impl Refusal {
         Self { close: true, ..self }
     }
 
+    /// The status of the reply.
+    #[must_use]
+    pub const fn code(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What the caller is told, as it was written: not yet as any reply needs it.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
     /// Writes the conclusion into the record.
     pub fn conclude(&self, record: &mut Record) {
         record.conclude(self.outcome, self.reason);

@@ -25,11 +25,20 @@ impl Form {
     /// A [`Refusal`] if there is a query, the body is not a form, is too large, is not UTF-8, has a control character, an empty
     /// value or a parameter twice.
     pub async fn read(request: Request<Body>) -> Result<Self, Refusal> {
-        let body = read_body(request, "application/x-www-form-urlencoded").await?;
-        Self::parse(&body)
+        // JSON, where white space means nothing.
+        Self::read_with_lines(request, &["authorization_details"]).await
     }
 
-    fn parse(body: &Bytes) -> Result<Self, Refusal> {
+    /// The same, where the values of `lines` may have line ends and tabs.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn read_with_lines(request: Request<Body>, lines: &[&str]) -> Result<Self, Refusal> {
+        let body = read_body(request, "application/x-www-form-urlencoded").await?;
+        Self::parse(&body, lines)
+    }
+
+    fn parse(body: &Bytes, lines: &[&str]) -> Result<Self, Refusal> {
         let mut parameters: Vec<(String, String)> = Vec::new();
         for pair in body.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
             if parameters.len() == PARAMETERS_MAX {
@@ -38,8 +47,7 @@ impl Form {
             let mut halves = pair.splitn(2, |b| *b == b'=');
             let (name, value) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
             let name = decode(name, &[])?;
-            // Its value is JSON, where white space means nothing.
-            let value = decode(value, if name == "authorization_details" { &['\n', '\r', '\t'] } else { &[] })?;
+            let value = decode(value, if lines.contains(&name.as_str()) { &['\n', '\r', '\t'] } else { &[] })?;
             if !REPEATABLE.contains(&name.as_str()) && parameters.iter().any(|(n, _)| *n == name) {
                 // RFC 6749 section 3.2.
                 return Err(Refusal::malformed(format!("parameter {} occurs more than once", shown(&name))));
@@ -148,7 +156,7 @@ mod tests {
     use super::*;
 
     fn parse(body: &str) -> Result<Form, Refusal> {
-        Form::parse(&Bytes::copy_from_slice(body.as_bytes()))
+        Form::parse(&Bytes::copy_from_slice(body.as_bytes()), &["authorization_details"])
     }
 
     #[test]
@@ -176,7 +184,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..256)) {
-            _ = Form::parse(&Bytes::from(bytes));
+            _ = Form::parse(&Bytes::from(bytes), &["a"]);
         }
     }
 }

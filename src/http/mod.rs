@@ -12,9 +12,11 @@ mod error;
 mod exchange;
 mod form;
 mod introspect;
+mod kubernetes;
 mod metadata;
 mod poll;
 mod polls;
+mod portal;
 mod probes;
 mod prompt;
 mod revocations;
@@ -27,11 +29,13 @@ pub use ask::Lexicons;
 pub use audit::READERS_MAX;
 pub use authority::Authority;
 pub use polls::Polls;
+pub use portal::Portal;
 pub use probes::router as probes;
 pub use revocations::Feed;
 
 use crate::audit::flood::Floodgate;
 use crate::audit::{Outcome, Record, Recorder};
+use crate::cluster::OnBehalf;
 use crate::controller::credentials::SigningKeys;
 use crate::controller::policies::Policies;
 use crate::crd::User;
@@ -85,6 +89,10 @@ pub struct App {
     pub authority: Authority,
     /// The API server, for requests for approval.
     pub client: kube::Client,
+    /// The API server as our callers see it.
+    pub on_behalf: OnBehalf,
+    /// The pages for people, unless they are switched off.
+    pub portal: Option<Portal>,
     /// Shows on a request what became of it.
     pub events: Events,
     /// The admission policies: without them no approval is honoured.
@@ -119,7 +127,9 @@ impl std::fmt::Debug for App {
 
 /// All endpoints.
 pub fn router(app: Arc<App>) -> Router {
+    let pages = if app.portal.is_some() { portal::routes() } else { Router::new() };
     Router::new()
+        .merge(pages)
         .route("/oauth2/token", any(token::endpoint))
         .route("/oauth2/introspect", any(introspect::endpoint))
         .route("/oauth2/bc-authorize", any(backchannel::endpoint))
@@ -194,8 +204,8 @@ fn begin(event: &'static str, request: &Request<Body>) -> Record {
     record
 }
 
-/// Writes the record, then lets the reply go.
-async fn finish(app: &App, mut record: Record, result: Result<Response, Refusal>) -> Response {
+/// Writes the record. What comes back may leave: the outcome, or that it could not be recorded.
+async fn settle<T>(app: &App, mut record: Record, result: Result<T, Refusal>) -> (Record, Result<T, Refusal>) {
     if let Err(refusal) = &result {
         refusal.conclude(&mut record);
     }
@@ -206,14 +216,20 @@ async fn finish(app: &App, mut record: Record, result: Result<Response, Refusal>
     };
     let (outcome, reason) = record.conclusion();
     app.metrics.outcome(record.event(), outcome, reason);
-    let mut response = match (recorded, result) {
-        (Ok(()), Ok(response)) => response,
-        (Ok(()), Err(refusal)) => refusal.into_response(),
-        (Err(unrecorded), _) => {
+    let result = match recorded {
+        Ok(()) => result,
+        Err(unrecorded) => {
             app.metrics.outcome(record.event(), Outcome::Error, "unrecorded");
-            Refusal::unavailable("unrecorded", unrecorded.to_string()).into_response()
+            Err(Refusal::unavailable("unrecorded", unrecorded.to_string()))
         }
     };
+    (record, result)
+}
+
+/// Writes the record, then lets the reply go.
+async fn finish(app: &App, record: Record, result: Result<Response, Refusal>) -> Response {
+    let (record, result) = settle(app, record, result).await;
+    let mut response = result.unwrap_or_else(|refusal| refusal.into_response());
     let headers = response.headers_mut();
     // RFC 6749 section 5.1: neither tokens nor refusals are kept by caches.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// The schema, oldest first: version, name, and the text for each database. An entry never changes once it is released.
-const MIGRATIONS: [(i64, &str, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
     (
         1,
         "assertions",
@@ -35,6 +35,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 3] = [
         "notices",
         include_str!("../../migrations/sqlite/0003_notices.sql"),
         include_str!("../../migrations/postgres/0003_notices.sql"),
+    ),
+    (
+        4,
+        "sessions",
+        include_str!("../../migrations/sqlite/0004_sessions.sql"),
+        include_str!("../../migrations/postgres/0004_sessions.sql"),
     ),
 ];
 

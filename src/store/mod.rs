@@ -1,5 +1,5 @@
-//! What must survive a restart and cannot live in Kubernetes: which assertions were consumed, and the ledger of what was decided. In
-//! SQLite for one replica, in PostgreSQL for several; the same code and the same promises for both.
+//! What must survive a restart and cannot live in Kubernetes: which assertions were consumed, the ledger of what was decided, and who is
+//! signed in to the portal. In SQLite for one replica, in PostgreSQL for several; the same code and the same promises for both.
 
 mod appender;
 mod claim;
@@ -10,6 +10,7 @@ mod notices;
 mod orders;
 mod packed;
 mod reader;
+mod sessions;
 mod url;
 mod volume;
 mod writing;
@@ -17,6 +18,7 @@ mod writing;
 pub use ledger::{StoredCheckpoint, StoredHashes, StoredLog, StoredSegment};
 pub use notices::{Attempt, Delivery, Notice, Outcome, Taken};
 pub use reader::LedgerReader;
+pub use sessions::{IDLE_SECONDS, StoredSession};
 pub use url::{DatabaseUrl, UrlError};
 
 pub(crate) use appender::Entry;

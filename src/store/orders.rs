@@ -3,6 +3,7 @@
 use super::appender::Appender;
 use super::connection::Connection;
 use super::notices::NoticeOrder;
+use super::sessions::SessionOrder;
 use crate::audit::ledger::log::Head;
 use crate::audit::ledger::opening::Opening;
 use tokio::sync::oneshot;
@@ -22,6 +23,8 @@ pub(super) enum Order {
     Remove { log: String, reply: oneshot::Sender<bool> },
     /// Something about notifications.
     Notices(NoticeOrder),
+    /// Begin, find or end a session of the portal.
+    Session(SessionOrder),
     /// Close the database. Whatever else is asked is not answered any more.
     End(oneshot::Sender<()>),
 }
@@ -41,6 +44,7 @@ impl Order {
                 _ = reply.send(());
             }
             (Self::Notices(order), _) => order.carry_out(connection).await?,
+            (Self::Session(order), _) => order.carry_out(connection).await?,
             (Self::Remove { log, reply }, _) => _ = reply.send(connection.remove_archived(&log).await?),
         }
         Ok(())

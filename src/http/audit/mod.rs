@@ -159,7 +159,7 @@ async fn checkpoints(app: &App, parameters: &[(String, String)]) -> Result<Strin
 }
 
 /// The parameters of a query, strictly read.
-fn parameters(query: &str) -> Result<Vec<(String, String)>, Refusal> {
+pub(in crate::http) fn parameters(query: &str) -> Result<Vec<(String, String)>, Refusal> {
     let pairs = query.as_bytes().split(|b| *b == b'&').filter(|pair| !pair.is_empty());
     let pair = |pair: &[u8]| {
         let mut halves = pair.splitn(2, |b| *b == b'=');

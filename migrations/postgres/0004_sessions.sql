@@ -1,0 +1,9 @@
+-- Who is signed in to the portal: see src/store/sessions.rs. Whoever has this table opens nothing with it: what is sealed needs the
+-- browser's cookie, of which only the digest is here.
+CREATE TABLE sessions (
+    id         text   COLLATE "C" NOT NULL PRIMARY KEY, -- SHA-256 of the cookie, base64url
+    sealed     bytea  NOT NULL,
+    used_at    bigint NOT NULL, -- seconds since the epoch
+    expires_at bigint NOT NULL
+);
+CREATE INDEX sessions_expires_at ON sessions (expires_at);

@@ -1,0 +1,111 @@
+//! Server-Sent Events that say that something changed, and never what: the page asks for that as it did before. Behind them is a watch
+//! with the person's own token, which sees what they may see.
+
+use super::super::error::Refusal;
+use super::super::kubernetes::refused;
+use super::{Visit, session};
+use crate::crd::JitRequest;
+use axum::body::{Body, Bytes};
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
+use kube::api::{Api, ListParams, WatchParams};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a page follows before it must ask anew.
+const FOLLOW: Duration = Duration::from_secs(15 * 60);
+/// How long one watch of the API server lasts, in seconds.
+const WATCH_SECONDS: u32 = 240;
+/// How soon after one change the next is told: what comes in between goes together.
+const GATHER: Duration = Duration::from_millis(200);
+/// How often a page hears that nothing happened, and whether its session is still there is looked at.
+const BEAT: Duration = Duration::from_secs(15);
+
+const CHANGED: Bytes = Bytes::from_static(b"event: changed\ndata: changed\n\n");
+const QUIET: Bytes = Bytes::from_static(b": nothing happened\n\n");
+
+/// The stream for requests: all, those of a namespace, or one.
+pub(super) async fn follow(visit: &Visit, namespace: Option<&str>, name: Option<&str>) -> Result<Response, Refusal> {
+    let portal = visit.app.portal.as_ref().ok_or_else(super::not_there)?;
+    let place = Arc::clone(&portal.streams).try_acquire_owned();
+    let place = place.map_err(|_| Refusal::unavailable("too_many_streams", "too many pages follow already"))?;
+    let api: Api<JitRequest> = match namespace {
+        Some(namespace) => Api::namespaced(visit.client.clone(), namespace),
+        None => Api::all(visit.client.clone()),
+    };
+    let only = name.map(|name| format!("metadata.name={name}"));
+    let version = version(&api).await?;
+    let (tell, told) = mpsc::channel::<Bytes>(1);
+    let (app, id) = (Arc::clone(&visit.app), visit.session.id.clone());
+    let mut shutdown = visit.app.shutdown.clone();
+    tokio::spawn(async move {
+        let _place = place;
+        tokio::select! {
+            () = watch(&api, only.as_deref(), version, &tell) => {}
+            () = beat(&app, &id, &tell) => {}
+            () = tell.closed() => {}
+            _ = shutdown.wait_for(|stop| *stop) => {}
+            () = sleep(FOLLOW) => {}
+        }
+    });
+    let stream = futures::stream::unfold(told, |mut told| async { told.recv().await.map(|event| (Ok::<_, Infallible>(event), told)) });
+    let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// The version from which on changes are told.
+async fn version(api: &Api<JitRequest>) -> Result<String, Refusal> {
+    let list = api.list_metadata(&ListParams::default().limit(1)).await.map_err(refused)?;
+    Ok(list.metadata.resource_version.unwrap_or_default())
+}
+
+/// Tells of each change until the API server says no.
+async fn watch(api: &Api<JitRequest>, only: Option<&str>, mut from: String, tell: &mpsc::Sender<Bytes>) {
+    let mut parameters = WatchParams::default().timeout(WATCH_SECONDS);
+    if let Some(only) = only {
+        parameters = parameters.fields(only);
+    }
+    loop {
+        let Ok(changes) = api.watch_metadata(&parameters, &from).await else { return };
+        let mut changes = std::pin::pin!(changes);
+        let begun = Instant::now();
+        while let Some(change) = changes.next().await {
+            let is_change = match change {
+                Ok(kube::api::WatchEvent::Bookmark(_)) => false,
+                Ok(kube::api::WatchEvent::Error(_)) | Err(_) => break,
+                Ok(_) => true,
+            };
+            if !is_change {
+                continue;
+            }
+            // What follows at once goes together.
+            while timeout(GATHER, changes.next()).await.is_ok_and(|more| more.is_some()) {}
+            if tell.send(CHANGED).await.is_err() {
+                return;
+            }
+        }
+        if begun.elapsed() < Duration::from_secs(1) {
+            sleep(Duration::from_secs(1)).await;
+        }
+        // Something may have been missed in between, if only that there is nothing.
+        let Ok(version) = version(api).await else { return };
+        if version != from && tell.send(CHANGED).await.is_err() {
+            return;
+        }
+        from = version;
+    }
+}
+
+/// Returns when the session has ended: whoever signed out, anywhere, is told nothing more.
+async fn beat(app: &super::App, id: &str, tell: &mpsc::Sender<Bytes>) {
+    loop {
+        sleep(BEAT).await;
+        if !session::lives(app, id).await || tell.send(QUIET).await.is_err() {
+            return;
+        }
+    }
+}
