@@ -23,6 +23,7 @@ mod federation;
 mod key_agents;
 mod office;
 mod payments;
+mod portal_browser;
 mod tampering;
 mod world;
 
@@ -76,6 +77,8 @@ mod ledger_store;
 mod mixed_issuers;
 mod notifications;
 mod policy_files;
+mod portal;
+mod portal_attacks;
 mod processes;
 mod questions;
 mod records;

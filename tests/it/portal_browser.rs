@@ -46,7 +46,8 @@ impl Page {
     /// The value of the first field of this name.
     #[track_caller]
     pub fn field(&self, name: &str) -> String {
-        let after = self.text.split_once(&format!("name=\"{name}\" value=\"")).unwrap_or_else(|| panic!("no {name} in {}", self.text)).1;
+        let after =
+            self.text.split_once(&format!("name=\"{name}\" value=\"")).unwrap_or_else(|| panic!("no {name} in {}", self.text)).1;
         unescaped(after.split('"').next().expect("a value"))
     }
 
@@ -55,7 +56,16 @@ impl Page {
     pub fn element(&self, id: &str) -> String {
         let (_, after) = self.text.split_once(&format!("id=\"{id}\"")).unwrap_or_else(|| panic!("no #{id} in {}", self.text));
         let inside = after.split_once('>').expect("a tag").1;
-        unescaped(inside.split("</p>").next().expect("text").split('<').map(|part| part.split_once('>').map_or(part, |(_, t)| t)).collect::<String>().trim())
+        unescaped(
+            inside
+                .split("</p>")
+                .next()
+                .expect("text")
+                .split('<')
+                .map(|part| part.split_once('>').map_or(part, |(_, t)| t))
+                .collect::<String>()
+                .trim(),
+        )
     }
 
     /// All of it as a person reads it.
@@ -157,7 +167,8 @@ impl<'a> Browser<'a> {
 
     /// Sends a form as a browser does that is on a page of the portal.
     pub fn post(&mut self, path: &str, form: &[(&str, &str)]) -> Page {
-        let request = self.request("POST", path).header("origin", self.base.as_str()).header("sec-fetch-site", "same-origin").form(form);
+        let request =
+            self.request("POST", path).header("origin", self.base.as_str()).header("sec-fetch-site", "same-origin").form(form);
         self.send(request)
     }
 }

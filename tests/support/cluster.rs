@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::control_plane::ControlPlane;
 use super::directory::Directory;
-use super::error::{Context, Result};
+use super::error::{Context, Error, Result};
 use super::kubeconfig::Kubeconfig;
 use super::kubectl::Kubectl;
 use super::process::Guarded;
@@ -109,6 +109,12 @@ impl Cluster {
             Some(users) => self.config.write_token(self.directory.path(), user, users.token(user)?),
             None => self.config.write_impersonating(self.directory.path(), user, user, &[GROUP]),
         }
+    }
+
+    /// The token of one of [`users::USERS`], for a test that is about tokens. An existing cluster has none.
+    pub fn token(&self, user: &str) -> Result<String> {
+        let unknown = || Error::new("the users of an existing cluster have no tokens that tests know");
+        self.users.as_ref().ok_or_else(unknown)?.token(user).map(str::to_owned)
     }
 
     /// Writes `<name>.kubeconfig` for whoever `token` belongs to, a ServiceAccount for example.

@@ -25,10 +25,7 @@ pub(super) async fn decide(visit: &Visit, place: &Place, form: &Form, record: &m
     };
     let digest = form.require("digest")?;
     let comment = form.raw("comment").map(str::trim).filter(|comment| !comment.is_empty());
-    record
-        .text("jit_request", format!("{}/{}", place.namespace, place.name))
-        .text("verdict", verdict)
-        .text("digest", digest);
+    record.text("jit_request", format!("{}/{}", place.namespace, place.name)).text("verdict", verdict).text("digest", digest);
     // Where no policy writes who it was, the person does; where one does, it is the same.
     let by = whoami(&visit.client).await?;
     record.text("by", by.username.as_str());

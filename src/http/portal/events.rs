@@ -52,7 +52,8 @@ pub(super) async fn follow(visit: &Visit, namespace: Option<&str>, name: Option<
             () = sleep(FOLLOW) => {}
         }
     });
-    let stream = futures::stream::unfold(told, |mut told| async { told.recv().await.map(|event| (Ok::<_, Infallible>(event), told)) });
+    let stream =
+        futures::stream::unfold(told, |mut told| async { told.recv().await.map(|event| (Ok::<_, Infallible>(event), told)) });
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(stream)).into_response())
 }

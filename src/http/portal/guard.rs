@@ -45,7 +45,8 @@ pub(super) fn same_origin(headers: &HeaderMap, origin: &str) -> Result<(), Refus
 pub(super) fn same_session(token: Option<&str>, session: &Session) -> Result<(), Refusal> {
     let given = token.unwrap_or_default().as_bytes();
     verify_slices_are_equal(given, session.form_token.as_bytes()).map_err(|_| {
-        let description = "the form is of an earlier session, or of no page of the portal, so nothing was done: load the page again";
+        let description =
+            "the form is of an earlier session, or of no page of the portal, so nothing was done: load the page again";
         Refusal::new("access_denied", "form_token_wrong", description).status(StatusCode::FORBIDDEN)
     })
 }
@@ -55,14 +56,13 @@ mod tests {
     use super::*;
 
     fn check(headers: &[(HeaderName, &'static str)]) -> bool {
-        let headers: HeaderMap =
-            headers.iter().map(|(name, value)| (name.clone(), axum::http::HeaderValue::from_static(value))).fold(
-                HeaderMap::new(),
-                |mut all, (name, value)| {
-                    all.append(name, value);
-                    all
-                },
-            );
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), axum::http::HeaderValue::from_static(value)))
+            .fold(HeaderMap::new(), |mut all, (name, value)| {
+                all.append(name, value);
+                all
+            });
         same_origin(&headers, "https://portal.example.com").is_ok()
     }
 

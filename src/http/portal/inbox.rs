@@ -2,8 +2,8 @@
 
 use super::super::error::Refusal;
 use super::super::kubernetes::refused;
-use super::page::{Frame, Left, Text, encoded, render};
 use super::Visit;
+use super::page::{Frame, Left, Text, encoded, render};
 use crate::crd::{Capability, CapabilitySpec, JitRequest, Phase, Risk};
 use crate::headline::{Wording, headline};
 use askama::Template;

@@ -89,7 +89,8 @@ pub(super) async fn page(visit: &Visit, place: &Place, refusal: Option<&Refusal>
     );
     let wording = entry.as_ref().map_or_else(Wording::default, |entry| Wording::of(&entry.spec));
     let here = format!("/portal/requests/{}/{}", encoded(&place.namespace), encoded(&place.name));
-    let (is_pending, is_open) = (status.phase == Some(Phase::Pending), matches!(status.phase, Some(Phase::Pending | Phase::Approved)));
+    let (is_pending, is_open) =
+        (status.phase == Some(Phase::Pending), matches!(status.phase, Some(Phase::Pending | Phase::Approved)));
     let mut reasons = reasons(&request, &visit.session.user, &owners);
     if !may_decide? {
         let capability = &operation.capability;
@@ -177,7 +178,8 @@ fn path(request: &JitRequest, place: &Place) -> Option<Text> {
     let behalf = request.spec.on_behalf_of.as_ref()?;
     let user = behalf.user.iter().cloned();
     let agents = behalf.chain.iter().cloned();
-    let steps: Vec<String> = user.chain(agents).chain([format!("agent:{}/{}", place.namespace, request.spec.agent.name)]).collect();
+    let steps: Vec<String> =
+        user.chain(agents).chain([format!("agent:{}/{}", place.namespace, request.spec.agent.name)]).collect();
     Some(Text::of(&steps.join(" → ")))
 }
 
@@ -237,7 +239,10 @@ fn rows(parameters: &Map<String, Value>) -> Vec<(Text, Text)> {
 /// The same decision with kubectl. The digest has no character that a shell knows.
 fn command(place: &Place, verdict: Verdict, digest: Option<&str>) -> String {
     let patch = json!({"status": {"decision": {"verdict": verdict, "digest": digest}}});
-    format!("kubectl patch jitrequest {} --namespace {} --subresource=status --type=merge -p '{patch}'", place.name, place.namespace)
+    format!(
+        "kubectl patch jitrequest {} --namespace {} --subresource=status --type=merge -p '{patch}'",
+        place.name, place.namespace
+    )
 }
 
 fn timeline(request: &JitRequest, status: &JitRequestStatus) -> Vec<Event> {

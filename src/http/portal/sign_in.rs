@@ -3,11 +3,11 @@
 use super::super::error::Refusal;
 use super::super::form::Form;
 use super::super::{App, begin, kubernetes, settle};
+use super::claims::expiry;
 use super::page::{Frame, Text, encoded, render, see_other};
 use super::session::{self, Way};
 use super::{Portal, guard, identified, page};
 use crate::audit::{Outcome, Record};
-use super::claims::expiry;
 use askama::Template;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
