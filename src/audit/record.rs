@@ -110,10 +110,10 @@ impl Record {
         (self.outcome, self.reason)
     }
 
-    /// Whether it says nothing of who asked that was proved: no agent, ServiceAccount, key, workload or user.
+    /// Whether it says nothing of who asked that was proved: no agent, ServiceAccount, key, workload, user or person.
     #[must_use]
     pub fn is_of_stranger(&self) -> bool {
-        const PROVED: [&str; 5] = ["subject", "service_account", "key_thumbprint", "federated_subject", "user"];
+        const PROVED: [&str; 6] = ["subject", "service_account", "key_thumbprint", "federated_subject", "user", "by"];
         !self.fields.iter().any(|(name, _)| PROVED.contains(name))
     }
 

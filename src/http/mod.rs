@@ -19,6 +19,7 @@ mod polls;
 mod portal;
 mod probes;
 mod prompt;
+mod registration;
 mod revocations;
 mod revoke;
 pub mod server;
@@ -50,7 +51,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use error::Refusal;
 use kube::runtime::events::Recorder as Events;
@@ -130,6 +131,7 @@ pub fn router(app: Arc<App>) -> Router {
     let pages = if app.portal.is_some() { portal::routes() } else { Router::new() };
     Router::new()
         .merge(pages)
+        .merge(registration::routes())
         .route("/oauth2/token", any(token::endpoint))
         .route("/oauth2/introspect", any(introspect::endpoint))
         .route("/oauth2/bc-authorize", any(backchannel::endpoint))
@@ -196,9 +198,14 @@ where
 
 /// Begins the record of a request.
 fn begin(event: &'static str, request: &Request<Body>) -> Record {
+    begin_for(event, request.extensions().get().copied())
+}
+
+/// The same, of a request from this address.
+fn begin_for(event: &'static str, address: Option<ClientAddress>) -> Record {
     // Without random bytes nothing is issued anyway (`token::new_id` fails there too).
     let mut record = Record::new(event, crate::token::new_id().unwrap_or_default());
-    if let Some(ClientAddress(address)) = request.extensions().get() {
+    if let Some(ClientAddress(address)) = address {
         record.text("client_address", address.ip().to_string());
     }
     record
@@ -229,7 +236,7 @@ async fn settle<T>(app: &App, mut record: Record, result: Result<T, Refusal>) ->
 /// Writes the record, then lets the reply go.
 async fn finish(app: &App, record: Record, result: Result<Response, Refusal>) -> Response {
     let (record, result) = settle(app, record, result).await;
-    let mut response = result.unwrap_or_else(|refusal| refusal.into_response());
+    let mut response = result.unwrap_or_else(IntoResponse::into_response);
     let headers = response.headers_mut();
     // RFC 6749 section 5.1: neither tokens nor refusals are kept by caches.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

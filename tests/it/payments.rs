@@ -1,7 +1,7 @@
 //! What the tests of approvals share: an agent asks, a person decides, the agent polls.
 
 use crate::support::kubectl::Kubectl;
-use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, Tenant, World, wait_until, with_members};
+use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, Tenant, World, stamped, wait_until, with_members};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,7 +20,7 @@ impl World {
             "metadata": {"name": name},
             "spec": with_members(rule, spec),
         });
-        self.apply(&capability).expect("the Capability is accepted");
+        self.apply(&stamped(capability, "admin")).expect("the Capability is accepted");
         let object = format!("capability/{name}");
         self.kubectl().wait_for("default", &object, "condition=Ready", PATIENCE).expect("the Capability is Ready");
         name

@@ -241,7 +241,7 @@ fn who_is_not_signed_in_is_led_to_the_sign_in_and_back() {
     assert_eq!(page.leads_to(), wanted);
     let record = page.record(world);
     assert_eq!(
-        (&record["event"], &record["outcome"], &record["user"], &record["signed_in_with"]),
+        (&record["event"], &record["outcome"], &record["by"], &record["signed_in_with"]),
         (&json!("portal.sign_in"), &json!("allow"), &json!("bob"), &json!("token"))
     );
     // A token that is none, of nobody, or for somebody else.

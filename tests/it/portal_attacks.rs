@@ -117,7 +117,7 @@ fn a_stolen_cookie_is_worth_nothing_after_the_sign_out() {
     assert_eq!((page.leads_to(), bob.cookies.len()), ("/portal/sign-in", 0));
     let record = page.record(world);
     assert_eq!(
-        (&record["event"], &record["outcome"], &record["user"]),
+        (&record["event"], &record["outcome"], &record["by"]),
         (&json!("portal.sign_out"), &json!("allow"), &json!("bob"))
     );
     assert!(thief.get("/portal").leads_to().starts_with("/portal/sign-in"));

@@ -117,6 +117,12 @@ impl Cluster {
         self.users.as_ref().ok_or_else(unknown)?.token(user).map(str::to_owned)
     }
 
+    /// The administrator's token, likewise.
+    pub fn admin_token(&self) -> Result<String> {
+        let unknown = || Error::new("the administrator of an existing cluster has no token that tests know");
+        self.users.as_ref().map(|users| users.admin_token().to_owned()).ok_or_else(unknown)
+    }
+
     /// Writes `<name>.kubeconfig` for whoever `token` belongs to, a ServiceAccount for example.
     pub fn kubeconfig_with_token(&self, name: &str, token: &str) -> Result<PathBuf> {
         self.config.write_token(self.directory.path(), name, token)

@@ -7,6 +7,12 @@ mod show;
 mod tell;
 
 pub use hop::{Event, Hop};
+
+/// The hop of one record of a token request, for tests of what is made of hops.
+#[cfg(test)]
+pub(crate) fn hop_of(entry: &Entry) -> Hop {
+    Hop::of(entry, None)
+}
 pub use tell::Trace;
 
 use super::scan::{Cursor, Page};

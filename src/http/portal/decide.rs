@@ -19,9 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Approves or denies.
 pub(super) async fn decide(visit: &Visit, place: &Place, form: &Form, record: &mut Record) -> Result<Response, Refusal> {
-    let verdict = match form.require("verdict")? {
-        verdict @ ("Approved" | "Denied") => verdict,
-        _ => return Err(Refusal::malformed("verdict must be Approved or Denied")),
+    let verdict @ ("Approved" | "Denied") = form.require("verdict")? else {
+        return Err(Refusal::malformed("verdict must be Approved or Denied"));
     };
     let digest = form.require("digest")?;
     let comment = form.raw("comment").map(str::trim).filter(|comment| !comment.is_empty());

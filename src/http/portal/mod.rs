@@ -6,12 +6,17 @@
 //!
 //! All pages work without scripts; htmx only brings them up to date.
 
+mod agents;
 mod assets;
+mod audit;
+mod chain;
 mod claims;
 mod decide;
 mod events;
 mod guard;
 mod inbox;
+mod manifest;
+mod oidc;
 mod page;
 mod request;
 mod session;
@@ -19,14 +24,15 @@ mod sign_in;
 
 use super::error::Refusal;
 use super::form::Form;
-use super::{App, REQUEST_WITHIN, begin, kubernetes, settle};
+use super::{App, ClientAddress, REQUEST_WITHIN, begin, kubernetes, settle};
 use crate::audit::Record;
 use crate::config::PortalArgs;
-use crate::grammar::{is_dns_label, is_dns_subdomain};
+use crate::grammar::{AgentId, is_dns_label, is_dns_subdomain};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::request::Parts;
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
@@ -50,6 +56,8 @@ pub struct Portal {
     origin: String,
     /// Whether browsers may be told to come over TLS only: for a host whose name is its own.
     is_strict: bool,
+    /// Where people sign in.
+    provider: Option<oidc::Provider>,
     /// Places for pages that follow what happens.
     streams: Arc<Semaphore>,
 }
@@ -68,6 +76,7 @@ impl Portal {
         let authority = uri.authority().ok_or_else(|| "--portal-url names no host".to_owned())?.as_str();
         Ok(Some(Self {
             origin: format!("https://{authority}"),
+            provider: oidc::Provider::new(args, &url)?,
             is_strict: args.portal_url.is_some() && uri.port().is_none(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         }))
@@ -82,6 +91,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
 /// A request of somebody who is signed in.
 struct Visit {
     app: Arc<App>,
+    address: Option<ClientAddress>,
     asked: Vec<(String, String)>,
     session: Session,
     /// The API server, with their token.
@@ -129,7 +139,12 @@ async fn answer(app: &Arc<App>, portal: &Portal, request: Request<Body>) -> Resp
     let is_post = request.method() == Method::POST;
     match steps.as_slice() {
         ["assets", version, name] if is_get => return assets::serve(version, name),
-        ["sign-in"] if is_get => return sign_in::form(app, &request, None),
+        ["sign-in"] if is_get => return sign_in::form(app, &request.into_parts().0, None),
+        ["sign-in", "provider"] if is_get => {
+            let (head, _) = request.into_parts();
+            return oidc::start(portal, &head).await.unwrap_or_else(|refusal| sign_in::form(app, &head, Some(&refusal)));
+        }
+        ["callback"] if is_get => return oidc::callback(app, portal, request).await,
         ["sign-in"] if is_post => return sign_in::with_token(app, portal, request).await,
         ["sign-out"] if is_post => return sign_in::out(app, portal, request).await,
         _ => {}
@@ -152,6 +167,12 @@ async fn get(visit: &Visit, steps: &[&str]) -> Result<Response, Refusal> {
     match steps {
         [] => inbox::page(visit).await,
         ["requests", namespace, name] => request::page(visit, &Place::of(namespace, name)?, None).await,
+        ["agents"] => agents::list(visit).await,
+        ["agents", "new"] => agents::blank(visit),
+        ["agents", namespace, name] => agents::one(visit, &agent(namespace, name)?).await,
+        ["agents", namespace, name, "edit"] => agents::edit(visit, &agent(namespace, name)?).await,
+        ["audit"] => audit::records(visit).await,
+        ["audit", "trace"] => audit::trace(visit).await,
         ["events", "requests"] => events::follow(visit, visit.namespace()?, None).await,
         ["events", "requests", namespace, name] => {
             let place = Place::of(namespace, name)?;
@@ -166,6 +187,9 @@ async fn get(visit: &Visit, steps: &[&str]) -> Result<Response, Refusal> {
 async fn post(visit: &Visit, portal: &Portal, steps: &[&str], request: Request<Body>) -> Response {
     let (event, again): (_, Option<Place>) = match steps {
         ["requests", namespace, name] => ("portal.decide", Place::of(namespace, name).ok()),
+        // Nothing is written yet: what would be is shown, and what the API server would say to it.
+        ["agents", "review"] => ("portal.review", None),
+        ["agents"] => ("portal.register", None),
         _ => return page::problem(Some(visit), not_there().closing()),
     };
     let mut record = begin(event, &request);
@@ -195,6 +219,8 @@ async fn act(
     guard::same_session(form.raw(guard::FIELD), &visit.session)?;
     match steps {
         ["requests", namespace, name] => decide::decide(visit, &Place::of(namespace, name)?, &form, record).await,
+        ["agents", "review"] => agents::review(visit, &form, record).await,
+        ["agents"] => agents::apply(visit, &form, record).await,
         _ => Err(not_there()),
     }
 }
@@ -207,12 +233,12 @@ async fn visit(app: &Arc<App>, head: &Parts) -> Result<Option<Visit>, Refusal> {
     let Some(session) = session::find(app, &head.headers, is_use, now).await? else { return Ok(None) };
     let asked = super::audit::parameters(head.uri.query().unwrap_or_default())?;
     let client = kubernetes::client_of(app, &session.token)?;
-    Ok(Some(Visit { app: Arc::clone(app), asked, session, client, now }))
+    Ok(Some(Visit { app: Arc::clone(app), address: head.extensions.get().copied(), asked, session, client, now }))
 }
 
 /// To the sign-in, and from there to where they wanted to go.
 fn without_session(head: &Parts) -> Response {
-    let wanted = head.uri.path_and_query().map(|path| path.as_str()).unwrap_or_default();
+    let wanted = head.uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
     let to = format!("/portal/sign-in?next={}", encoded(wanted));
     let is_get = head.method == Method::GET || head.method == Method::HEAD;
     if head.headers.contains_key(HX_REQUEST) {
@@ -243,6 +269,11 @@ impl Place {
             Err(not_there())
         }
     }
+}
+
+/// The agent that a path names.
+fn agent(namespace: &str, name: &str) -> Result<AgentId, Refusal> {
+    AgentId::new(namespace, name).map_err(|_| not_there())
 }
 
 fn not_there() -> Refusal {

@@ -10,6 +10,7 @@ use super::{Portal, guard, identified, page};
 use crate::audit::{Outcome, Record};
 use askama::Template;
 use axum::body::Body;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::Response;
 use std::sync::Arc;
@@ -28,18 +29,18 @@ struct SignIn {
 }
 
 /// The form, with what was wrong with the last one.
-pub(super) fn form(app: &App, request: &Request<Body>, problem: Option<&Refusal>) -> Response {
-    let asked = super::super::audit::parameters(request.uri().query().unwrap_or_default()).unwrap_or_default();
+pub(super) fn form(app: &App, head: &Parts, problem: Option<&Refusal>) -> Response {
+    let asked = super::super::audit::parameters(head.uri.query().unwrap_or_default()).unwrap_or_default();
     let next = asked.iter().find(|(name, _)| name == "next").map(|(_, next)| next.as_str()).unwrap_or_default();
     form_to(app, next, problem)
 }
 
-fn form_to(_: &App, next: &str, problem: Option<&Refusal>) -> Response {
+fn form_to(app: &App, next: &str, problem: Option<&Refusal>) -> Response {
     let next = within(next);
     let page = SignIn {
         frame: Frame::stranger("Sign in"),
         problem: problem.map(|refusal| Text::of(refusal.description())),
-        provider: None,
+        provider: app.portal.as_ref().and_then(|portal| portal.provider.as_ref()).map(|provider| Text::of(provider.name())),
         next_query: encoded(next),
         next: next.to_owned(),
     };
@@ -79,7 +80,7 @@ pub(super) async fn enter(
     let now = app.clock.seconds();
     let client = kubernetes::client_of(app, &token)?;
     let user = kubernetes::whoami(&client).await?;
-    record.text("user", user.username.as_str());
+    record.text("by", user.username.as_str());
     let latest = now.saturating_add(session::SECONDS_MAX);
     let expires_at = expiry(&token).map_or(latest, |expiry| expiry.min(latest));
     if expires_at <= now {
@@ -106,7 +107,7 @@ async fn leave(app: &App, portal: &Portal, request: Request<Body>, record: &mut 
     let headers = request.headers().clone();
     let form = Form::read(request).await?;
     if let Some(session) = session::find(app, &headers, false, app.clock.seconds()).await? {
-        record.text("user", session.user.username.as_str());
+        record.text("by", session.user.username.as_str());
         guard::same_session(form.raw(guard::FIELD), &session)?;
         session::end(app, &headers).await?;
     }

@@ -49,15 +49,18 @@ pub enum Document {
     Discovery,
     /// `<url>/keys`, a JWK Set (RFC 7517 section 5).
     Keys,
+    /// `<url>/token`, the token endpoint (RFC 6749 section 3.2). What is right is to refuse: a test says what it gives.
+    Token,
 }
 
 impl Document {
-    const ALL: [Self; 2] = [Self::Discovery, Self::Keys];
+    const ALL: [Self; 3] = [Self::Discovery, Self::Keys, Self::Token];
 
     fn path(self) -> &'static str {
         match self {
             Self::Discovery => "/.well-known/openid-configuration",
             Self::Keys => "/keys",
+            Self::Token => "/token",
         }
     }
 }
@@ -203,6 +206,14 @@ impl Issuer {
         lock(&self.shared.requests).iter().filter(|request| request.path == path).map(|request| request.seen()).collect()
     }
 
+    /// The bodies and Authorization headers of the requests for a document, in order.
+    pub fn bodies(&self, document: Document) -> Vec<(String, String)> {
+        let path = format!("{}{}", self.shared.path, document.path());
+        let requests = lock(&self.shared.requests);
+        let of_document = requests.iter().filter(|request| request.path == path);
+        of_document.map(|request| (request.authorization.clone(), request.body.clone())).collect()
+    }
+
     /// How many connections were opened, those included that failed before a request.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
@@ -236,6 +247,8 @@ pub struct Seen {
 #[derive(Debug)]
 struct Request {
     path: String,
+    authorization: String,
+    body: String,
     at: Instant,
     ended: Mutex<Option<Instant>>,
     sent: AtomicUsize,
@@ -278,10 +291,13 @@ impl Shared {
             Document::Discovery => json!({
                 "issuer": self.url,
                 "jwks_uri": format!("{}{}", self.url.trim_end_matches('/'), Document::Keys.path()),
+                "authorization_endpoint": format!("{}/authorize", self.url.trim_end_matches('/')),
+                "token_endpoint": format!("{}{}", self.url.trim_end_matches('/'), Document::Token.path()),
                 "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["RS256", "ES256", "ES384", "EdDSA"],
             }),
+            Document::Token => json!({"error": "invalid_grant"}),
             Document::Keys => {
                 let keys = lock(&self.keys);
                 json!({"keys": keys.iter().filter(|entry| entry.published).map(|entry| entry.key.jwk()).collect::<Vec<_>>()})
@@ -297,9 +313,9 @@ impl Shared {
         *lock(&self.certificate)
     }
 
-    fn begin(&self, path: &str) -> Arc<Request> {
+    fn begin(&self, [path, authorization, body]: [String; 3]) -> Arc<Request> {
         let (ended, sent) = (Mutex::default(), AtomicUsize::new(0));
-        let request = Arc::new(Request { path: path.to_owned(), at: Instant::now(), ended, sent });
+        let request = Arc::new(Request { path, authorization, body, at: Instant::now(), ended, sent });
         lock(&self.requests).push(Arc::clone(&request));
         request
     }

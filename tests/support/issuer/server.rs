@@ -27,17 +27,17 @@ pub async fn run(listener: TcpListener, shared: Arc<Shared>) {
 async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     let config = shared.authority.config(shared.certificate());
     let Ok(mut stream) = TlsAcceptor::from(config).accept(stream).await else { return };
-    let Some(path) = request(&mut stream).await else { return };
-    let request = shared.begin(&path);
-    _ = answer(&mut Counted { stream: &mut stream, request: &request }, &path, &shared).await;
+    let Some(parts) = request(&mut stream).await else { return };
+    let request = shared.begin(parts);
+    _ = answer(&mut Counted { stream: &mut stream, request: &request }, &request.path, &shared).await;
     _ = stream.shutdown().await;
     *request.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Instant::now());
 }
 
-/// The path of a request, once its head has been read.
-async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+/// The path, Authorization header and body of a request, once it has been read.
+async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<[String; 3]> {
     let mut head = Vec::new();
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+    while !is_whole(&head) {
         let mut buffer = [0; 1024];
         let read = stream.read(&mut buffer).await.ok()?;
         if read == 0 || head.len() > HEAD_MAX {
@@ -45,8 +45,24 @@ async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
         }
         head.extend_from_slice(buffer.get(..read)?);
     }
-    let head = String::from_utf8(head).ok()?;
-    head.split(' ').nth(1).map(str::to_owned)
+    let text = String::from_utf8(head).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let authorization = header(head, "authorization").unwrap_or_default();
+    Some([head.split(' ').nth(1)?.to_owned(), authorization.to_owned(), body.to_owned()])
+}
+
+/// Whether this is a whole request: its head, and a body as long as that says.
+fn is_whole(read: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(read);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = header(head, "content-length").and_then(|length| length.parse::<usize>().ok()).unwrap_or(0);
+    body.len() >= length
+}
+
+/// The value of a header.
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = head.lines().filter_map(|line| line.split_once(':'));
+    lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
 /// A stream that notes how much went into it.
