@@ -8,6 +8,9 @@
 //! `http` reads a request → `identity` says who asks → `snapshot` knows what the cluster says → `decision` says whether it may →
 //! `token` signs → `audit` records → the reply leaves.
 //!
+//! What people do in the portal, or anybody over the registration API, is asked of the API server with their own token (`cluster`), and
+//! comes back as a watch like anything else.
+//!
 //! A request for approval takes another, and the two meet only in `snapshot`:
 //!
 //! `kubectl patch` → watch → `controller` → `jit` (one pure step) → status → `snapshot` → `decision` → `token`.

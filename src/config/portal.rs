@@ -39,6 +39,14 @@ pub struct PortalArgs {
     pub portal_oidc_ca_file: Option<PathBuf>,
 }
 
+impl PortalArgs {
+    /// The URL at which people reach the portal, which otherwise is below that of the issuer.
+    #[must_use]
+    pub fn url(&self, issuer: &str) -> String {
+        self.portal_url.clone().unwrap_or_else(|| format!("{issuer}/portal"))
+    }
+}
+
 fn url(text: &str) -> Result<String, String> {
     let url = super::issuer(text)?;
     if url.ends_with("/portal") { Ok(url) } else { Err("must end with /portal, where the pages are".to_owned()) }

@@ -357,3 +357,59 @@ fn both_helms_move_an_installation_from_sqlite_to_postgresql() {
         assert_eq!(kinds(), ["deployment.apps/countersign"]);
     }
 }
+
+#[test]
+fn the_portal_is_set_up_as_the_values_say() {
+    let workload = |values: &[(&str, &str)]| {
+        let documents = rendered_with(4, values);
+        let of = of_kind(&documents, "StatefulSet");
+        of[0]["spec"]["template"]["spec"].clone()
+    };
+    let args = |pod: &Value| -> Vec<String> {
+        let args = pod["containers"][0]["args"].as_array().expect("arguments");
+        args.iter().map(|arg| arg.as_str().expect("text").to_owned()).filter(|arg| arg.contains("portal")).collect()
+    };
+    assert_eq!(args(&workload(&[])), ["--portal=true"]);
+    assert_eq!(args(&workload(&[("portal.enabled", "false")])), ["--portal=false"]);
+    let pod = workload(&[
+        ("portal.url", "https://agents.acme.com/portal"),
+        ("portal.oidc.issuer", "https://id.acme.com"),
+        ("portal.oidc.clientId", "countersign-portal"),
+        ("portal.oidc.clientSecret.existingSecret", "portal-client"),
+        ("portal.oidc.scopes", "openid groups"),
+        ("portal.oidc.certificateAuthority.existingConfigMap", "acme-ca"),
+    ]);
+    assert_eq!(
+        args(&pod),
+        [
+            "--portal=true",
+            "--portal-url=https://agents.acme.com/portal",
+            "--portal-oidc-issuer=https://id.acme.com",
+            "--portal-oidc-client-id=countersign-portal",
+            "--portal-oidc-scopes=openid groups",
+            "--portal-oidc-client-secret-file=/etc/countersign/portal/secret/client-secret",
+            "--portal-oidc-ca-file=/etc/countersign/portal/ca/ca.crt",
+        ]
+    );
+    assert_eq!(
+        (&pod["volumes"][0]["secret"]["secretName"], &pod["volumes"][1]["configMap"]["name"]),
+        (&json!("portal-client"), &json!("acme-ca"))
+    );
+    let mounts: Vec<&str> = pod["containers"][0]["volumeMounts"]
+        .as_array()
+        .expect("mounts")
+        .iter()
+        .filter_map(|mount| mount["mountPath"].as_str())
+        .filter(|path| path.contains("portal"))
+        .collect();
+    assert_eq!(mounts, ["/etc/countersign/portal/secret", "/etc/countersign/portal/ca"]);
+    let refused = |values: &[(&str, &str)]| {
+        let scratch = tempfile::tempdir().expect("a directory");
+        assert!(render_chart(scratch.path(), 4, values).is_err(), "{values:?}");
+    };
+    refused(&[("portal.oidc.issuer", "https://id.acme.com")]);
+    refused(&[("portal.oidc.clientId", "x")]);
+    refused(&[("portal.url", "https://agents.acme.com")]);
+    refused(&[("portal.oidc.issuer", "http://id.acme.com"), ("portal.oidc.clientId", "x")]);
+    refused(&[("portal.oidc.issuer", "https://id.acme.com"), ("portal.oidc.clientId", "x"), ("portal.oidc.scopes", "email")]);
+}

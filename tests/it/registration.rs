@@ -1,6 +1,6 @@
 //! `/api/v1/agents`: registering agents over HTTP, with what the caller's own Kubernetes credential may.
 
-use crate::world::{DOCS, PATIENCE, Reply, Stamp, World, user, wait_until};
+use crate::world::{DOCS, PATIENCE, Reply, World, user, wait_until};
 use reqwest::blocking::RequestBuilder;
 use serde_json::{Value, json};
 
@@ -88,6 +88,9 @@ fn an_agent_is_registered_read_replaced_and_removed() {
         let replaced = replace(&version, &narrower).expect(200);
         assert_eq!((&replaced.body["spec"]["capabilities"], &replaced.body["labels"]), (&json!([]), &json!({"team": "a"})));
         replace(&version, &narrower).refused(412, "conflict");
+        // The operator writes the status, which makes another version.
+        let seen = "jsonpath={.status.observedGeneration}=2";
+        world.kubectl().wait_for(&namespace, "agent/bot", seen, PATIENCE).expect("seen");
         // As it is: nobody has written it anew. The defaults of the schema make no difference.
         let version = alice.get(&path).expect(200).text("resourceVersion");
         let mut same = narrower.clone();

@@ -71,7 +71,7 @@ impl Portal {
         if !args.portal {
             return Ok(None);
         }
-        let url = args.portal_url.clone().unwrap_or_else(|| format!("{issuer}/portal"));
+        let url = args.url(issuer);
         let uri: axum::http::Uri = url.parse().map_err(|_| "--portal-url is no URL".to_owned())?;
         let authority = uri.authority().ok_or_else(|| "--portal-url names no host".to_owned())?.as_str();
         Ok(Some(Self {

@@ -80,9 +80,12 @@ impl Agents<'_> {
     ) -> Result<Value, Refusal> {
         let mut object = self.get(&wanted.id).await?;
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-        if text("/metadata/resourceVersion") != Some(version) {
+        let outdated = || {
             let description = "the Agent was changed meanwhile: read it again, and replace the version that you have read";
-            return Err(Refusal::new("conflict", "version_outdated", description).status(StatusCode::PRECONDITION_FAILED));
+            Refusal::new("conflict", "version_outdated", description).status(StatusCode::PRECONDITION_FAILED)
+        };
+        if text("/metadata/resourceVersion") != Some(version) {
+            return Err(outdated());
         }
         if wanted.uid.as_deref().is_some_and(|uid| text("/metadata/uid") != Some(uid)) {
             let description = "the Agent of that uid is gone: another was registered under its name";
@@ -105,7 +108,8 @@ impl Agents<'_> {
                 put(metadata, "labels", json!(labels));
             }
         }
-        self.call(Method::PUT, &format!("{}?{}", path(&wanted.id), how(intent)), Some(&object)).await
+        let replaced = self.call(Method::PUT, &format!("{}?{}", path(&wanted.id), how(intent)), Some(&object)).await;
+        replaced.map_err(|refusal| if refusal.code() == StatusCode::CONFLICT { outdated() } else { refusal })
     }
 
     /// Removes one; of that version, if one is meant.

@@ -21,6 +21,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 const ANSWER_MAX: usize = 64 << 10;
 /// For how long a discovery document counts.
 const KNOWN_FOR: Duration = Duration::from_secs(300);
+/// For how long nobody asks again for one that could not be had.
+const FAILED_FOR: Duration = Duration::from_secs(2);
 /// In place of a list of networks, for the messages about one.
 const ALLOWED_IN: &str = "nothing: only the issuer's own host may be inside";
 
@@ -35,8 +37,11 @@ pub(in super::super) struct Provider {
     home: Client,
     elsewhere: Client,
     host: Option<String>,
-    known: Mutex<Option<(Instant, Arc<Metadata>)>>,
+    known: Mutex<Option<(Instant, Known)>>,
 }
+
+/// What was learnt last.
+type Known = Result<Arc<Metadata>, String>;
 
 /// What the discovery document says (OpenID Connect Discovery 1.0 section 3).
 #[derive(Debug)]
@@ -85,9 +90,17 @@ impl Provider {
     /// Why that cannot be had.
     pub(super) async fn metadata(&self) -> Result<Arc<Metadata>, String> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, metadata)) = known.filter(|(since, _)| since.elapsed() < KNOWN_FOR) {
-            return Ok(metadata);
+        match known {
+            Some((since, Ok(metadata))) if since.elapsed() < KNOWN_FOR => return Ok(metadata),
+            Some((since, Err(why))) if since.elapsed() < FAILED_FOR => return Err(why),
+            _ => {}
         }
+        let learnt = self.discover().await;
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), learnt.clone()));
+        learnt
+    }
+
+    async fn discover(&self) -> Known {
         let url = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
         let url = Url::parse(&url).map_err(|e| e.to_string())?;
         let request = self.client_for(&url)?.get(url.clone());
@@ -95,9 +108,7 @@ impl Provider {
         if status != 200 {
             return Err(format!("{url} answers with status {status}; only 200 counts, and redirects are not followed"));
         }
-        let metadata = Arc::new(self.read(&body).map_err(|why| format!("{url}: {why}"))?);
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Arc::clone(&metadata)));
-        Ok(metadata)
+        self.read(&body).map(Arc::new).map_err(|why| format!("{url}: {why}"))
     }
 
     fn read(&self, document: &[u8]) -> Result<Metadata, String> {
