@@ -17,6 +17,20 @@ pub struct CanArgs {
     /// The Agent that acts: namespace/name.
     #[arg(value_parser = super::agent_id, value_name = "NAMESPACE/NAME")]
     pub agent: AgentId,
+    /// What it would do.
+    #[command(flatten)]
+    pub question: Question,
+    /// The agents through which it was called, first the one that began. May be given several times.
+    #[arg(long, value_parser = super::agent_id, value_name = "NAMESPACE/NAME")]
+    pub via: Vec<AgentId>,
+    /// Where the objects come from.
+    #[command(flatten)]
+    pub source: Source,
+}
+
+/// What an agent would do, for whom, and how the answer is printed.
+#[derive(Debug, Args)]
+pub struct Question {
     /// The capability, for example document.read.
     pub capability: String,
     /// The resource, for example document:reports/q3.
@@ -30,12 +44,6 @@ pub struct CanArgs {
     /// The user for whom it would act.
     #[arg(long = "for", value_name = "USER")]
     pub user: Option<String>,
-    /// The agents through which it was called, first the one that began. May be given several times.
-    #[arg(long, value_parser = super::agent_id, value_name = "NAMESPACE/NAME")]
-    pub via: Vec<AgentId>,
-    /// Where the objects come from.
-    #[command(flatten)]
-    pub source: Source,
     /// How the answer is printed.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
@@ -72,15 +80,31 @@ pub enum CanError {
 /// # Errors
 /// A [`CanError`]: nobody can tell.
 pub async fn run(args: &CanArgs, now: u64) -> Result<(String, u8), CanError> {
-    let attempt = Attempt {
-        capability: CapabilityName::parse(&args.capability)?,
-        resource: args.resource.as_deref().map(Resource::parse).transpose()?,
-        parameters: object("parameters", args.parameters.as_deref())?.map(Parameters::parse).transpose()?,
-        resource_properties: Map::new(),
-        context: object("context", args.context.as_deref())?.unwrap_or_default(),
-    };
-    let objects = Objects::load(&args.source).await?;
-    Ok(answer(args, &attempt, &objects, now))
+    args.question.answer(&args.agent, &args.via, Objects::load(&args.source), now).await
+}
+
+impl Question {
+    /// Answers for `agent`, called through the agents `via`, on these objects, which are only fetched if the question is one.
+    ///
+    /// # Errors
+    /// A [`CanError`]: nobody can tell.
+    pub async fn answer(
+        &self,
+        agent: &AgentId,
+        via: &[AgentId],
+        objects: impl Future<Output = Result<Objects, SourceError>>,
+        now: u64,
+    ) -> Result<(String, u8), CanError> {
+        let attempt = Attempt {
+            capability: CapabilityName::parse(&self.capability)?,
+            resource: self.resource.as_deref().map(Resource::parse).transpose()?,
+            parameters: object("parameters", self.parameters.as_deref())?.map(Parameters::parse).transpose()?,
+            resource_properties: Map::new(),
+            context: object("context", self.context.as_deref())?.unwrap_or_default(),
+        };
+        let objects = objects.await?;
+        Ok(answer(self, via.iter().chain([agent]), &attempt, &objects, now))
+    }
 }
 
 fn object(flag: &'static str, text: Option<&str>) -> Result<Option<Map<String, Value>>, CanError> {
@@ -88,15 +112,20 @@ fn object(flag: &'static str, text: Option<&str>) -> Result<Option<Map<String, V
     text.map(parse).transpose()
 }
 
-fn answer(args: &CanArgs, attempt: &Attempt, objects: &Objects, now: u64) -> (String, u8) {
+fn answer<'a>(
+    question: &Question,
+    chain: impl Iterator<Item = &'a AgentId>,
+    attempt: &Attempt,
+    objects: &Objects,
+    now: u64,
+) -> (String, u8) {
     let view = objects.view();
-    let ids = args.via.iter().chain([&args.agent]);
-    let found: Result<Vec<_>, _> = ids.map(|id| view.agents.look_up(id).map(|agent| &**agent).ok_or(id)).collect();
+    let found: Result<Vec<_>, _> = chain.map(|id| view.agents.look_up(id).map(|agent| &**agent).ok_or(id)).collect();
     let agents: Vec<&RegisteredAgent> = match found {
         Ok(agents) => agents,
         Err(id) => {
             let message = format!("no Agent {id} is registered");
-            return match args.output {
+            return match question.output {
                 Output::Text => (format!("no: {message}\n"), 1),
                 Output::Json => {
                     (format!("{}\n", json!({"decision": false, "reason": {"code": "agent_unknown", "message": message}})), 1)
@@ -104,7 +133,7 @@ fn answer(args: &CanArgs, attempt: &Attempt, objects: &Objects, now: u64) -> (St
             };
         }
     };
-    let user = args.user.as_deref().map(|user| user.strip_prefix("user:").unwrap_or(user));
+    let user = question.user.as_deref().map(|user| user.strip_prefix("user:").unwrap_or(user));
     let query = Query { claimed: Claimed::Name(&agents, user), attempt };
     let decision = evaluate(query, &view, now);
     let steps = explain(&agents, user, attempt, &view);
@@ -114,7 +143,7 @@ fn answer(args: &CanArgs, attempt: &Attempt, objects: &Objects, now: u64) -> (St
         put(&mut details, "type", json!(OPERATION_DETAILS));
         details
     });
-    let text = match args.output {
+    let text = match question.output {
         Output::Text => text(&decision, &steps, details.as_ref()),
         Output::Json => format!("{:#}\n", shown(&decision, &steps, details)),
     };

@@ -11,7 +11,10 @@ pub mod reach;
 pub mod revoke;
 
 use crate::agent_key::SecretKeyError;
+use crate::crd::User;
 use crate::grammar::AgentId;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::api::{Api, PostParams};
 use std::io;
 use std::path::PathBuf;
 
@@ -55,4 +58,12 @@ pub enum CliError {
 /// An agent on the command line: `namespace/name`, or its subject.
 pub(crate) fn agent_id(text: &str) -> Result<AgentId, String> {
     AgentId::parse_short(text).map_err(|_| "must be namespace/name".to_owned())
+}
+
+/// Who we are to the API server. A mutating policy writes it; where there is none, whoever decides or revokes does.
+pub(crate) async fn whoami(client: &kube::Client) -> kube::Result<User> {
+    let api: Api<SelfSubjectReview> = Api::all(client.clone());
+    let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
+    let user = review.status.and_then(|status| status.user_info).unwrap_or_default();
+    Ok(User { username: user.username.unwrap_or_default(), uid: user.uid, groups: user.groups.unwrap_or_default() })
 }

@@ -74,8 +74,16 @@ impl Objects {
             let client = kube::Client::try_default().await.map_err(|error| SourceError::Cluster(crate::error_chain(&error)))?;
             return Self::of_cluster(&client).await;
         }
+        Self::of_files(&source.files)
+    }
+
+    /// Reads those in these files, and in the folders below.
+    ///
+    /// # Errors
+    /// A [`SourceError`], as for [`Self::load`].
+    pub fn of_files(files: &[PathBuf]) -> Result<Self, SourceError> {
         let mut objects = Self::default();
-        for path in &source.files {
+        for path in files {
             objects.read(path, FOLDERS_DEEP, true)?;
         }
         Ok(objects)
@@ -87,7 +95,11 @@ impl Objects {
         View { agents: &self.agents, issuers: &self.issuers, catalogue: &self.catalogue }
     }
 
-    async fn of_cluster(client: &kube::Client) -> Result<Self, SourceError> {
+    /// Reads those of a cluster.
+    ///
+    /// # Errors
+    /// A [`SourceError`], as for [`Self::load`].
+    pub async fn of_cluster(client: &kube::Client) -> Result<Self, SourceError> {
         let mut objects = Self::default();
         for agent in all(Api::<Agent>::all(client.clone())).await? {
             if let Ok(agent) = RegisteredAgent::parse(&agent) {

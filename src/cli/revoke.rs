@@ -1,12 +1,11 @@
 //! `countersign revoke`: ends tokens, as whoever the kubeconfig says. It writes the instruction that `kubectl patch` would, and waits until
 //! the operator has carried it out.
 
-use crate::crd::{Agent, AgentRevocation, TrustedIssuer, User, UserRevocation};
+use crate::crd::{Agent, AgentRevocation, TrustedIssuer, UserRevocation};
 use crate::grammar::AgentId;
 use clap::Args;
-use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::ResourceExt as _;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, Patch, PatchParams};
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Debug;
@@ -59,7 +58,10 @@ pub struct What {
 /// Why nothing, or nobody knows whether anything, was revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum RevokeError {
-    /// The API server says no, or nothing.
+    /// The API server says no.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The API server says something else, or nothing.
     #[error("{0}")]
     Refused(String),
     /// There is no such object.
@@ -79,7 +81,7 @@ pub enum RevokeError {
 /// # Errors
 /// A [`RevokeError`].
 pub async fn run(client: &kube::Client, args: &RevokeArgs) -> Result<String, RevokeError> {
-    let by = Some(whoami(client).await?);
+    let by = Some(super::whoami(client).await.map_err(refused)?);
     let What { all, token, chain, user, all_users } = &args.what;
     let reason = args.reason.clone();
     match (&args.agent, &args.issuer) {
@@ -156,17 +158,10 @@ async fn wait(since: Instant) -> Result<(), RevokeError> {
     Ok(())
 }
 
-/// Who we are to the API server. A mutating policy writes it; where there is none, whoever revokes does.
-async fn whoami(client: &kube::Client) -> Result<User, RevokeError> {
-    let api: Api<SelfSubjectReview> = Api::all(client.clone());
-    let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await.map_err(refused)?;
-    let user = review.status.and_then(|status| status.user_info).unwrap_or_default();
-    Ok(User { username: user.username.unwrap_or_default(), uid: user.uid, groups: user.groups.unwrap_or_default() })
-}
-
 fn refused(error: kube::Error) -> RevokeError {
-    RevokeError::Refused(match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => crate::error_chain(&error),
-    })
+    match error {
+        kube::Error::Api(status) if status.is_forbidden() => RevokeError::Forbidden(status.message.clone()),
+        kube::Error::Api(status) => RevokeError::Refused(status.message.clone()),
+        error => RevokeError::Refused(crate::error_chain(&error)),
+    }
 }

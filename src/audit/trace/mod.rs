@@ -5,6 +5,7 @@
 mod hop;
 mod show;
 mod tell;
+mod tree;
 
 pub use hop::{Event, Hop};
 
@@ -14,6 +15,7 @@ pub(crate) fn hop_of(entry: &Entry) -> Hop {
     Hop::of(entry, None)
 }
 pub use tell::Trace;
+pub use tree::Tree;
 
 use super::scan::{Cursor, Page};
 use super::{Entry, Filter, FilterError};

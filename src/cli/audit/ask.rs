@@ -1,10 +1,11 @@
 //! The questions that any source of records can answer.
 
-use super::source::Start;
-use super::{AuditError, Output, ProveArgs, QueryArgs, TailArgs, TraceArgs};
+use super::source::{Source, Start};
+use super::{AuditError, Output, QueryQuestion, TailQuestion, TraceQuestion};
+use crate::audit::ledger::LogId;
 use crate::audit::plain::{Plain, json_line};
 use crate::audit::scan::{Cursor, PAGE_MAX};
-use crate::audit::trace::Gathering;
+use crate::audit::trace::{Gathering, Trace};
 use crate::audit::{Entry, ask};
 use crate::time::Clock;
 use std::collections::VecDeque;
@@ -18,17 +19,18 @@ const TAIL_WINDOW: u32 = 1000;
 /// Reading is recorded: whoever follows would see themselves for ever.
 const READING: &str = "audit.read";
 
+/// Where records come from, once they are needed: what is no question is refused before.
+type Opening = Result<Source, AuditError>;
+
 /// Who really did this?
-pub(super) async fn trace(args: &TraceArgs, clock: Clock, out: &mut dyn Write) -> Result<u8, AuditError> {
-    let source = args.source.open().await?;
-    let since = args.since.map(|since| since.resolve(clock));
-    let mut gathering = Gathering::new(args.subject.clone(), since.as_deref())?;
-    while let Some((search, cursor)) = gathering.next_search() {
-        gathering.take(source.page(&search, &Start::After(cursor), PAGE_MAX).await?);
-    }
-    let unknown = || AuditError::Unknown(Plain(args.subject.as_str()).to_string());
-    let trace = gathering.finish().ok_or_else(unknown)?;
-    match args.output {
+pub(crate) async fn trace(
+    question: &TraceQuestion,
+    source: impl Future<Output = Opening>,
+    clock: Clock,
+    out: &mut dyn Write,
+) -> Result<u8, AuditError> {
+    let trace = gather(question, source, clock).await?;
+    match question.output {
         Output::Text => write!(out, "{trace}")?,
         Output::Json => writeln!(out, "{}", json_line(&serde_json::to_string(&trace).map_err(std::io::Error::other)?))?,
     }
@@ -36,14 +38,45 @@ pub(super) async fn trace(args: &TraceArgs, clock: Clock, out: &mut dyn Write) -
     Ok(0)
 }
 
-/// The newest records, and those that follow.
-pub(super) async fn tail(args: &TailArgs, out: &mut dyn Write) -> Result<u8, AuditError> {
-    let source = args.source.open().await?;
-    let filter = args.filter.filter()?;
-    let is_wanted = |entry: &Entry| entry.event() != READING || args.filter.event.is_some();
-    let wanted = usize::try_from(args.lines).unwrap_or(usize::MAX);
+/// What led to what, a line for each token.
+pub(crate) async fn tree(
+    question: &TraceQuestion,
+    source: impl Future<Output = Opening>,
+    clock: Clock,
+    out: &mut dyn Write,
+) -> Result<u8, AuditError> {
+    let trace = gather(question, source, clock).await?;
+    match question.output {
+        Output::Text => write!(out, "{}", trace.tree())?,
+        Output::Json => writeln!(out, "{}", json_line(&serde_json::to_string(&trace.hops).map_err(std::io::Error::other)?))?,
+    }
+    out.flush()?;
+    Ok(0)
+}
+
+async fn gather(question: &TraceQuestion, source: impl Future<Output = Opening>, clock: Clock) -> Result<Trace, AuditError> {
+    let since = question.since.map(|since| since.resolve(clock));
+    let mut gathering = Gathering::new(question.subject.clone(), since.as_deref())?;
+    let source = source.await?;
+    while let Some((search, cursor)) = gathering.next_search() {
+        gathering.take(source.page(&search, &Start::After(cursor), PAGE_MAX).await?);
+    }
+    gathering.finish().ok_or_else(|| AuditError::Unknown(Plain(question.subject.as_str()).to_string()))
+}
+
+/// The newest records, so many of them, and those that follow.
+pub(crate) async fn tail(
+    question: &TailQuestion,
+    lines: u32,
+    source: impl Future<Output = Opening>,
+    out: &mut dyn Write,
+) -> Result<u8, AuditError> {
+    let filter = question.filter.filter()?;
+    let source = source.await?;
+    let is_wanted = |entry: &Entry| entry.event() != READING || question.filter.event.is_some();
+    let wanted = usize::try_from(lines).unwrap_or(usize::MAX);
     let mut newest = VecDeque::new();
-    let mut start = Start::Last(args.lines.max(TAIL_WINDOW));
+    let mut start = Start::Last(lines.max(TAIL_WINDOW));
     loop {
         let page = source.page(&filter, &start, PAGE_MAX).await?;
         start = Start::After(page.next);
@@ -53,31 +86,36 @@ pub(super) async fn tail(args: &TailArgs, out: &mut dyn Write) -> Result<u8, Aud
             break;
         }
     }
-    newest.iter().try_for_each(|entry| print(entry, args.output, out))?;
-    if !args.follow {
+    newest.iter().try_for_each(|entry| print(entry, question.output, out))?;
+    if !question.follow {
         return Ok(0);
     }
     loop {
         tokio::time::sleep(FOLLOW_EVERY).await;
         let page = source.page(&filter, &start, PAGE_MAX).await?;
-        page.entries.iter().filter(|entry| is_wanted(entry)).try_for_each(|entry| print(entry, args.output, out))?;
+        page.entries.iter().filter(|entry| is_wanted(entry)).try_for_each(|entry| print(entry, question.output, out))?;
         start = Start::After(page.next);
     }
 }
 
 /// The records to which all filters apply.
-pub(super) async fn query(args: &QueryArgs, clock: Clock, out: &mut dyn Write) -> Result<u8, AuditError> {
-    let mut filter = args.filter.filter()?;
-    for (name, when) in [("since", args.since), ("until", args.until)] {
+pub(crate) async fn query(
+    question: &QueryQuestion,
+    source: impl Future<Output = Opening>,
+    clock: Clock,
+    out: &mut dyn Write,
+) -> Result<u8, AuditError> {
+    let mut filter = question.filter.filter()?;
+    for (name, when) in [("since", question.since), ("until", question.until)] {
         if let Some(when) = when {
             filter = filter.with(name, &when.resolve(clock))?;
         }
     }
-    let source = args.source.open().await?;
-    let (mut start, mut left) = (Start::After(Cursor::default()), args.limit);
+    let source = source.await?;
+    let (mut start, mut left) = (Start::After(Cursor::default()), question.limit);
     while left > 0 {
         let page = source.page(&filter, &start, left).await?;
-        page.entries.iter().try_for_each(|entry| print(entry, args.output, out))?;
+        page.entries.iter().try_for_each(|entry| print(entry, question.output, out))?;
         left = left.saturating_sub(page.entries.len());
         start = Start::After(page.next);
         if !page.is_more {
@@ -89,9 +127,12 @@ pub(super) async fn query(args: &QueryArgs, clock: Clock, out: &mut dyn Write) -
 }
 
 /// The proof that a record is in the ledger.
-pub(super) async fn prove(args: &ProveArgs, out: &mut dyn Write) -> Result<u8, AuditError> {
-    let (log, seq) = &args.record;
-    let proof = args.source.open().await?.prove(log, *seq).await?;
+pub(crate) async fn prove(
+    (log, seq): &(LogId, u64),
+    source: impl Future<Output = Opening>,
+    out: &mut dyn Write,
+) -> Result<u8, AuditError> {
+    let proof = source.await?.prove(log, *seq).await?;
     // What a server sent is a proof before it is printed.
     let proof = crate::audit::ledger::proof::Proof::parse(&proof).map_err(ask::AskError::from)?;
     write!(out, "{proof}")?;

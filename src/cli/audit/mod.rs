@@ -5,6 +5,9 @@ mod server;
 mod source;
 mod verify;
 
+pub(crate) use ask::{prove, query, tail, trace, tree};
+pub(crate) use server::Server;
+pub(crate) use source::Source;
 pub use source::SourceArgs;
 
 use crate::audit::ask::AskError;
@@ -50,12 +53,20 @@ pub enum AuditCommand {
 /// Flags of `audit trace`.
 #[derive(Debug, Args)]
 pub struct TraceArgs {
-    /// The jti of a token, agent:<namespace>/<name>, user:<name>, the UID or <namespace>/<name> of a JitRequest, or the txn of a chain.
-    #[arg(value_parser = subject, allow_hyphen_values = true)] // One random identifier in 64 begins so.
-    pub subject: Subject,
+    /// What is asked.
+    #[command(flatten)]
+    pub question: TraceQuestion,
     /// Where the records are.
     #[command(flatten)]
     pub source: SourceArgs,
+}
+
+/// Who really did this?
+#[derive(Debug, Args)]
+pub struct TraceQuestion {
+    /// The jti of a token, agent:<namespace>/<name>, user:<name>, the UID or <namespace>/<name> of a JitRequest, or the txn of a chain.
+    #[arg(value_parser = subject, allow_hyphen_values = true)] // One random identifier in 64 begins so.
+    pub subject: Subject,
     /// Look at records from then on: a time with zone, or a time ago such as 90s, 15m, 2h or 7d.
     #[arg(long, value_name = "TIME", value_parser = when)]
     pub since: Option<When>,
@@ -70,15 +81,23 @@ pub struct TailArgs {
     /// How many records.
     #[arg(short = 'n', long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub lines: u32,
+    /// What is asked.
+    #[command(flatten)]
+    pub question: TailQuestion,
+    /// Where the records are.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// Which of the newest records, and those that follow?
+#[derive(Debug, Args)]
+pub struct TailQuestion {
     /// Print those that follow, until it is interrupted.
     #[arg(short, long)]
     pub follow: bool,
     /// Which records.
     #[command(flatten)]
     pub filter: FilterArgs,
-    /// Where the records are.
-    #[command(flatten)]
-    pub source: SourceArgs,
     /// How to print them.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
@@ -87,6 +106,17 @@ pub struct TailArgs {
 /// Flags of `audit query`.
 #[derive(Debug, Args)]
 pub struct QueryArgs {
+    /// What is asked.
+    #[command(flatten)]
+    pub question: QueryQuestion,
+    /// Where the records are.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// Which records, from the oldest on?
+#[derive(Debug, Args)]
+pub struct QueryQuestion {
     /// Which records.
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -99,9 +129,6 @@ pub struct QueryArgs {
     /// How many at most.
     #[arg(long, default_value_t = 1000)]
     pub limit: usize,
-    /// Where the records are.
-    #[command(flatten)]
-    pub source: SourceArgs,
     /// How to print them.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
@@ -200,6 +227,9 @@ pub enum AuditError {
     /// What was asked has no answer.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// The operator says that one may not.
+    #[error("{0}")]
+    Forbidden(String),
     /// The operator.
     #[error("{0}")]
     Server(String),
@@ -256,10 +286,10 @@ impl FilterArgs {
 /// An [`AuditError`] if there is no answer.
 pub async fn run(args: &AuditArgs, clock: Clock, out: &mut dyn Write) -> Result<u8, AuditError> {
     match &args.command {
-        AuditCommand::Trace(args) => ask::trace(args, clock, out).await,
-        AuditCommand::Tail(args) => ask::tail(args, out).await,
-        AuditCommand::Query(args) => ask::query(args, clock, out).await,
-        AuditCommand::Prove(args) => ask::prove(args, out).await,
+        AuditCommand::Trace(args) => trace(&args.question, args.source.open(), clock, out).await,
+        AuditCommand::Tail(args) => tail(&args.question, args.lines, args.source.open(), out).await,
+        AuditCommand::Query(args) => query(&args.question, args.source.open(), clock, out).await,
+        AuditCommand::Prove(args) => prove(&args.record, args.source.open(), out).await,
         AuditCommand::Verify(args) => verify::run(args, out).await,
         AuditCommand::VerifyProof(args) => verify::proof(args, out),
     }
@@ -269,7 +299,8 @@ fn subject(text: &str) -> Result<Subject, String> {
     Subject::parse(text).map_err(|error| error.to_string())
 }
 
-fn record(text: &str) -> Result<(LogId, u64), String> {
+/// The name of a record on the command line.
+pub(crate) fn record(text: &str) -> Result<(LogId, u64), String> {
     let parsed = text.split_once('/').and_then(|(log, seq)| Some((log.parse().ok()?, seq.parse().ok()?)));
     parsed.ok_or_else(|| "must be <log>/<number>, as audit query prints it".to_owned())
 }

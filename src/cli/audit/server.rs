@@ -10,6 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ const ANSWER_MAX: usize = 64 << 20;
 const ATTEMPTS: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) struct Server {
+/// A running operator.
+pub(crate) struct Server {
     url: String,
     client: reqwest::Client,
 }
@@ -39,21 +41,34 @@ struct Refused {
 }
 
 impl Server {
-    pub(super) fn new(url: String, ca: Option<&Path>, token_file: &Path) -> Result<Self, AuditError> {
+    /// The operator at `url`. A token, and the authorities of its certificate, are in files.
+    pub(super) fn open(url: String, ca: Option<&Path>, token_file: &Path) -> Result<Self, AuditError> {
         let read = |path: &Path| std::fs::read(path).map_err(|error| AuditError::Read(path.to_owned(), error));
-        let unusable = |what: &Path, why: &str| AuditError::Server(format!("{}: {why}", what.display()));
         let token = read(token_file)?;
+        let ca = ca.map(read).transpose()?;
+        Self::new(url, ca.as_deref(), &token, None)
+    }
+
+    /// The operator at `url`, or rather `at` that address, if there is one. `ca` are the authorities of its certificate in PEM, by
+    /// default the system's.
+    pub(crate) fn new(url: String, ca: Option<&[u8]>, token: &[u8], at: Option<SocketAddr>) -> Result<Self, AuditError> {
+        let unusable = |what: &str| AuditError::Server(what.to_owned());
         let mut header = HeaderValue::from_bytes(&[b"Bearer ", token.trim_ascii()].concat())
-            .map_err(|_| unusable(token_file, "does not hold a token"))?;
+            .map_err(|_| unusable("what was given as a token is none"))?;
         header.set_sensitive(true);
         let mut client = reqwest::Client::builder()
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, header)]))
             .redirect(reqwest::redirect::Policy::none())
             .https_only(true)
             .timeout(ANSWER_WITHIN);
-        if let Some(path) = ca {
-            let certificates = reqwest::Certificate::from_pem_bundle(&read(path)?);
-            client = client.tls_certs_only(certificates.map_err(|_| unusable(path, "holds no certificates in PEM"))?);
+        if let Some(pem) = ca {
+            let certificates = reqwest::Certificate::from_pem_bundle(pem);
+            client = client
+                .tls_certs_only(certificates.map_err(|_| unusable("what was given as an authority is no certificate in PEM"))?);
+        }
+        if let Some(at) = at {
+            let host = url.parse::<reqwest::Url>().ok().and_then(|url| url.host_str().map(str::to_owned));
+            client = client.no_proxy().resolve(&host.unwrap_or_default(), at);
         }
         let client = client.build().map_err(|error| AuditError::Server(crate::error_chain(&error)))?;
         Ok(Self { url, client })
@@ -83,7 +98,12 @@ impl Server {
             }
             if status != reqwest::StatusCode::SERVICE_UNAVAILABLE || attempt == ATTEMPTS {
                 let why = serde_json::from_str::<Refused>(&text).map(|refused| refused.error_description).unwrap_or_default();
-                return Err(AuditError::Server(format!("{}: {status}: {}", self.url, Plain(&why))));
+                let said = format!("{}: {status}: {}", self.url, Plain(&why));
+                return Err(if status == reqwest::StatusCode::FORBIDDEN {
+                    AuditError::Forbidden(said)
+                } else {
+                    AuditError::Server(said)
+                });
             }
             attempt += 1;
             tokio::time::sleep(PAUSE).await;

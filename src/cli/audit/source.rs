@@ -44,7 +44,7 @@ pub struct PlaceArgs {
 impl SourceArgs {
     pub(super) async fn open(&self) -> Result<Source, AuditError> {
         if let (Some(url), Some(token_file)) = (&self.place.server, &self.token_file) {
-            return Server::new(url.clone(), self.ca.as_deref(), token_file).map(Source::Server);
+            return Server::open(url.clone(), self.ca.as_deref(), token_file).map(Source::Server);
         }
         let database = DatabaseArgs { database: self.place.database.clone(), database_file: self.place.database_file.clone() };
         let url = database.url().map_err(AuditError::Database)?;
@@ -53,7 +53,7 @@ impl SourceArgs {
 }
 
 /// Where records are asked for.
-pub(super) enum Source {
+pub(crate) enum Source {
     Server(Server),
     Database(LedgerReader),
 }
