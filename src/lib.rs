@@ -61,6 +61,7 @@ mod json;
 
 pub mod cluster;
 pub mod metrics;
+pub mod plugin;
 pub mod time;
 pub mod tls;
 pub mod yaml;
