@@ -21,8 +21,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Compile the operator and the dev tool
-	cargo build --locked --bin countersign --example dev
+build: ## Compile the operator, the plugin of kubectl and the dev tool
+	cargo build --locked --bin countersign --bin kubectl-countersign --example dev
 
 .PHONY: up
 up: tools build clients ## Start Kubernetes and the operator in the background
@@ -30,6 +30,7 @@ up: tools build clients ## Start Kubernetes and the operator in the background
 	@printf '%s\n' 'Kubernetes and the operator run. Next:' \
 		'  . $(DEV)/env' \
 		'  kubectl get agents -A' \
+		'  kubectl countersign check' \
 		'  curl --cacert "$$COUNTERSIGN_CA" "$$COUNTERSIGN_URL/.well-known/oauth-authorization-server"' \
 		'  make down'
 

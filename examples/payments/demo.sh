@@ -182,6 +182,29 @@ answer . | show
 check 'and the approval is used up: another poll is invalid_grant' answers 400 '.error == "invalid_grant"'
 check 'the request is Completed' test "$(phase "$name")" = Completed
 
+step 'The agent asks for another payment, and bob approves it with kubectl countersign'
+if ! command -v kubectl-countersign >/dev/null; then
+	say 'kubectl-countersign is not in PATH, so there is nothing to show.'
+else
+	ask INV-7 250 --data-urlencode 'binding_message=The second half of INV-7.'
+	asked
+	# kubectl takes flags behind the name of a plugin only.
+	admin_kubeconfig=$KUBECONFIG
+	export KUBECONFIG=$BOB_KUBECONFIG
+	kubectl countersign requests --namespace=payments | show
+	say "kubectl countersign approve $name --namespace=payments --yes --reason 'Goods received.'"
+	approve() { kubectl countersign approve "$name" --namespace=payments --yes --reason 'Goods received.' >"$work/approved"; }
+	check 'it is shown, decided on for its digest, and counted: exit code 0' approve
+	show <"$work/approved"
+	export KUBECONFIG=$admin_kubeconfig
+	check 'it says who approved' grep -q "payments/$name: approved by bob (1/1)" "$work/approved"
+	poll
+	check 'the agent has its token' answers 200 .access_token
+	keep_token
+	as_server /jit/complete
+	check 'and is done' answers 200 .completed
+fi
+
 step 'The agent asks for another payment, and bob says no'
 ask INV-8 900
 asked

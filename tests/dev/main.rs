@@ -82,7 +82,10 @@ fn write_env(path: &Path, cluster: &Cluster, operator: &Operator, provider: &Ide
         ("IDENTITY_PROVIDER_CA", provider.ca_file()),
         ("IDENTITY_PROVIDER_LOGIN", provider.login_command()?),
     ];
-    let text: String = lines.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect();
+    let mut text: String = lines.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect();
+    // So that kubectl finds kubectl-countersign, which is built beside the operator.
+    let folder = binary.parent().unwrap_or(binary);
+    text.push_str(&format!("export PATH={}:\"$PATH\"\n", quoted(folder)));
     let part = path.with_extension("part");
     fs::write(&part, text).and_then(|()| fs::rename(&part, path)).context(path.display())
 }
