@@ -242,7 +242,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
                 events: events.clone(),
                 metrics: Arc::clone(&metrics),
                 issuer: args.issuer.clone(),
-                portal: args.issuer.clone(),
+                portal: args.portal.portal.then(|| args.portal.url(&args.issuer)),
                 clock,
             };
             parts.spawn(named("the files of the notifications", files.follow(config)));

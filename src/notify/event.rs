@@ -16,8 +16,8 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 pub struct Source<'a> {
     /// Our issuer URL: who speaks.
     pub issuer: &'a str,
-    /// Below which address the pages are on which people decide.
-    pub portal: &'a str,
+    /// The URL of the pages on which people decide, if they are served.
+    pub portal: Option<&'a str>,
     /// How the catalogue speaks of the capability.
     pub wording: &'a Wording,
     /// How bad its misuse would be, if the catalogue says so.
@@ -101,8 +101,9 @@ pub struct Data {
     /// Who decided so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<Decided>,
-    /// The page on which to decide.
-    pub url: String,
+    /// The page on which to decide, if there are pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// How to decide in a terminal.
     pub command: String,
 }
@@ -165,7 +166,7 @@ impl Event {
             digest: status.digest.clone(),
             approvals: status.approval_progress.clone(),
             decisions: decisions.collect(),
-            url: format!("{}/portal/requests/{namespace}/{name}", source.portal),
+            url: source.portal.map(|portal| format!("{portal}/requests/{namespace}/{name}")),
             command: format!("kubectl countersign show -n {namespace} {name}"),
         };
         Self {

@@ -91,9 +91,9 @@ pub fn call(event: &Event, channel: &str, posted: Option<&Posted>) -> (&'static 
         let said = format!("{verdict} by {}{void}{comment}", Readable(&decided.by));
         blocks.push(json!({"type": "context", "elements": [plain(&said, FIELD_MAX)]}));
     }
-    if data.phase == Some(Phase::Pending) {
+    if let Some(url) = data.url.as_ref().filter(|_| data.phase == Some(Phase::Pending)) {
         blocks.push(json!({"type": "actions", "elements": [
-            {"type": "button", "text": plain("Look and decide", 75), "url": data.url, "action_id": "open", "style": "primary"}]}));
+            {"type": "button", "text": plain("Look and decide", 75), "url": url, "action_id": "open", "style": "primary"}]}));
     }
     blocks.push(json!({"type": "context", "elements": [plain(&Readable(&data.command).to_string(), FIELD_MAX)]}));
     let blocks: Vec<Value> = blocks.into_iter().take(50).collect();
@@ -169,7 +169,7 @@ mod tests {
         let request = Request::parse(request.expect("a request")).expect("a request");
         let source = Source {
             issuer: "https://countersign.agents.svc",
-            portal: "https://countersign.acme.com",
+            portal: Some("https://countersign.acme.com/portal"),
             wording: &Wording::default(),
             risk: Some(Risk::High),
         };

@@ -55,8 +55,8 @@ pub struct Notifications {
     pub metrics: Arc<Metrics>,
     /// Our issuer URL.
     pub issuer: String,
-    /// Below which address the pages are on which people decide.
-    pub portal: String,
+    /// The URL of the pages on which people decide, if they are served.
+    pub portal: Option<String>,
     /// The time.
     pub clock: Clock,
 }
