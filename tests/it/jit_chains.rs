@@ -187,3 +187,26 @@ fn exactly_one_hint_says_on_whose_behalf_and_it_must_be_a_token_for_the_agent() 
     planned.ask(&[("login_hint", &*own)], &key).refused(400, "invalid_request");
     planned.ask(&[("login_hint_token", &*planned.called())], &key).refused(400, "invalid_request");
 }
+
+#[test]
+fn a22_whoever_confirms_in_the_portal_is_told_for_whom_and_through_whom() {
+    let planned = Planned::start("chain-portal");
+    let (world, namespace) = (planned.world(), &planned.tenant.namespace);
+    world.approver("bob", namespace, &planned.capability);
+    let asked = planned.asked(&planned.called());
+    let mut bob = crate::portal_browser::Browser::of(world, "bob");
+    let link = format!("/portal/requests/{namespace}/{}", asked.name);
+    let page = bob.get(&link).expect(200);
+    let confirmation = page.element("confirmation");
+    let way = format!("oidc:alice@acme.example → {} → {}", planned.planner(), planned.tenant.subject());
+    assert!(confirmation.contains(&way) && confirmation.contains("invoice:2026/7"), "{confirmation}");
+    assert!(
+        page.words().contains("acting for oidc:alice@acme.example") && page.words().contains("owned by planners"),
+        "{}",
+        page.words()
+    );
+    let form = [("form_token", page.field("form_token")), ("digest", page.field("digest")), ("verdict", "Approved".to_owned())];
+    let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(bob.post(&link, &form).leads_to(), link);
+    asked.reaches("Approved");
+}

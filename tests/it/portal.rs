@@ -198,6 +198,14 @@ fn a_page_follows_what_happens() {
     for heard in [one, all] {
         assert_eq!(heard.join().expect("heard"), "event: changed\ndata: changed\n\n");
     }
+    // Nobody takes the places of all.
+    let path = format!("/portal/events/requests?namespace={}", tenant.namespace);
+    let mut greedy = Browser::of(world, "bob");
+    let streams: Vec<_> = (0..12).map(|_| greedy.request("GET", &path).send().expect("an answer")).collect();
+    assert!(streams.iter().all(|stream| stream.status() == 200));
+    greedy.get(&path).expect(503);
+    drop(streams);
+    wait_until("a place is free again", PATIENCE, || greedy.request("GET", &path).send().expect("an answer").status() == 200);
     // Who may not look may not listen.
     let mut carol = Browser::of(world, "carol");
     carol.get(&format!("/portal/events/requests?namespace={}", tenant.namespace)).expect(403);

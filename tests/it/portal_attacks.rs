@@ -193,7 +193,7 @@ fn h15_what_agents_write_is_text_and_nothing_else() {
     for path in [
         format!("/portal?namespace={}", tenant.namespace),
         format!("/portal/requests/{}/evil", tenant.namespace),
-        format!("/portal?namespace=%3Cscript%3Ealert(1)%3C%2Fscript%3E"),
+        "/portal?namespace=%3Cscript%3Ealert(1)%3C%2Fscript%3E".to_owned(),
         "/portal/%3Cscript%3Ealert(1)".to_owned(),
     ] {
         let page = bob.get(&path);

@@ -1,5 +1,6 @@
 //! What was recorded, in the portal: for whoever may read it, and each reading is a record.
 
+use crate::chains::{Team, id_token};
 use crate::portal_browser::Browser;
 use crate::world::{World, claims};
 use serde_json::{Value, json};
@@ -72,4 +73,23 @@ fn h15_what_was_recorded_is_text_and_nothing_else() {
         assert!(!page.text.contains("<script>") && !page.text.contains('\u{202e}'), "{}", page.text);
         assert!(page.words().contains("alert(1)"), "{}", page.words());
     }
+}
+
+#[test]
+fn a_chain_is_a_picture_with_what_each_hop_let_go_of() {
+    let team = Team::start("portal-chain");
+    let called = team.called(&id_token());
+    let read = claims(&team.reads("search", &called).expect(200).text("access_token"));
+    let admin = team.world.cluster.admin_token().expect("an administrator");
+    let mut admin = Browser::with_token(team.world, &admin);
+    let page = admin.get(&format!("/portal/audit/trace?subject={}", read["jti"].as_str().expect("a jti"))).expect(200);
+    let (_, after) = page.text.split_once("<svg").expect("a picture");
+    let picture = after.split("</svg>").next().expect("its end");
+    assert_eq!(picture.matches("<rect").count(), 3, "alice, the bot and search: {picture}");
+    assert_eq!(picture.matches("class=\"edge\"").count(), 2);
+    let dropped: Vec<&str> =
+        picture.split("class=\"dropped\"").skip(1).filter_map(|text| text.split_once('>')?.1.split('<').next()).collect();
+    assert_eq!(dropped, ["document.write"], "what search does not hold");
+    assert!(picture.contains("alice@acme.example") && picture.contains(&format!("{}/search", team.namespace)), "{picture}");
+    assert!(page.element("answer").contains("acting for"), "{}", page.words());
 }

@@ -87,13 +87,6 @@ impl Begun<'_> {
         claims
     }
 
-    /// The provider gives this ID token.
-    fn given(&self, organisation: &Organisation, claims: &Value) {
-        let token = organisation.issuer.sign(&json!({"alg": "RS256", "kid": RSA}), claims).expect("signed");
-        let reply = json!({"access_token": "x", "token_type": "Bearer", "id_token": token});
-        organisation.issuer.behave(Document::Token, Behaviour::Text(reply.to_string()));
-    }
-
     /// Back at the portal, with these parameters.
     fn back(&mut self, parameters: &[(&str, &str)]) -> Page {
         let query: Vec<String> = parameters
@@ -109,6 +102,13 @@ impl Begun<'_> {
     fn state(&self) -> String {
         self.asked["state"].clone()
     }
+}
+
+/// The provider gives this ID token from now on.
+fn gives(organisation: &Organisation, claims: &Value) {
+    let token = organisation.issuer.sign(&json!({"alg": "RS256", "kid": RSA}), claims).expect("signed");
+    let reply = json!({"access_token": "x", "token_type": "Bearer", "id_token": token});
+    organisation.issuer.behave(Document::Token, Behaviour::Text(reply.to_string()));
 }
 
 /// One at a time: what the provider says next is one thing.
@@ -145,7 +145,7 @@ fn a_person_signs_in_at_the_provider_and_is_who_the_api_server_says() {
     ] {
         assert_eq!(asked[name], value);
     }
-    begun.given(organisation, &begun.claims(organisation, &json!({})));
+    gives(organisation, &begun.claims(organisation, &json!({})));
     let (state, issuer) = (begun.state(), organisation.issuer.url());
     let page = begun.back(&[("code", "c/de"), ("state", &state), ("iss", issuer)]);
     assert_eq!(page.leads_to(), "/portal/agents");
@@ -174,7 +174,7 @@ fn a_person_signs_in_at_the_provider_and_is_who_the_api_server_says() {
     begun.browser.get(&format!("/portal?namespace={namespace}")).expect(200);
     // The session ends with the token.
     let mut hasty = begin(organisation, "/portal");
-    hasty.given(organisation, &hasty.claims(organisation, &json!({"exp": crate::federation::now() + 3})));
+    gives(organisation, &hasty.claims(organisation, &json!({"exp": crate::federation::now() + 3})));
     let state = hasty.state();
     assert_eq!(hasty.back(&[("code", "c"), ("state", &state)]).leads_to(), "/portal");
     std::thread::sleep(std::time::Duration::from_secs(4));
@@ -187,7 +187,7 @@ fn an_answer_that_belongs_to_another_sign_in_lets_nobody_in() {
     let other = begin(organisation, "/portal");
     let mine = || {
         let begun = begin(organisation, "/portal");
-        begun.given(organisation, &begun.claims(organisation, &json!({})));
+        gives(organisation, &begun.claims(organisation, &json!({})));
         begun
     };
     for state in [String::new(), "x".to_owned(), other.state()] {
@@ -228,7 +228,7 @@ fn an_answer_that_belongs_to_another_sign_in_lets_nobody_in() {
 fn a_code_is_used_once() {
     let (organisation, _turn) = (organisation(), turn());
     let mut begun = begin(organisation, "/portal");
-    begun.given(organisation, &begun.claims(organisation, &json!({})));
+    gives(organisation, &begun.claims(organisation, &json!({})));
     let (state, cookies) = (begun.state(), begun.browser.cookies.clone());
     begun.back(&[("code", "c"), ("state", &state)]).leads_to();
     // With all that the browser had: the answer was used.
@@ -264,7 +264,7 @@ fn an_id_token_that_answers_something_else_lets_nobody_in() {
         (json!({"sub": null}), "id_token_refused"),
     ] {
         let mut begun = begin(organisation, "/portal");
-        begun.given(organisation, &begun.claims(organisation, &change));
+        gives(organisation, &begun.claims(organisation, &change));
         let state = begun.state();
         let page = begun.back(&[("code", "c"), ("state", &state)]);
         refused(organisation, &begun, page, reason);

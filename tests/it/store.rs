@@ -3,7 +3,7 @@
 use crate::databases::{Database, Holder, ISSUER, LATER, NOW, accept, accept_all, block_on};
 use crate::support::postgres::Postgres;
 use crate::world::{PATIENCE, wait_until};
-use countersign::store::StoreError;
+use countersign::store::{IDLE_SECONDS, StoreError, StoredSession};
 use futures::future::join_all;
 
 /// How many were new, how many were there, and how many nobody knows.
@@ -266,6 +266,36 @@ fn a_store_in_place_of_another_is_complete_since_it_took_over() {
             store.taken_over(later);
             store.taken_over(later - 50);
             assert_eq!((store.complete_since(), clone.complete_since(), store.created_at()), (later, later, created_at));
+        });
+    }
+}
+
+#[test]
+fn a_session_ends_with_its_owner_with_silence_and_with_its_time() {
+    let session = |id: &str| StoredSession { id: id.to_owned(), sealed: vec![0, 1, 255], expires_at: NOW + 8 * 3600 };
+    for database in Database::both() {
+        block_on(async {
+            let store = database.store().await;
+            for id in ["out", "silent", "used", "old"] {
+                store.begin_session(session(id), NOW).await.expect("begun");
+                assert_eq!(store.session(id, NOW, true).await, Ok(Some(session(id))), "{}", database.url);
+            }
+            assert_eq!(store.session("nobody", NOW, true).await, Ok(None));
+            store.end_session("out").await.expect("ended");
+            store.end_session("out").await.expect("and once more");
+            assert_eq!(store.session("out", NOW, true).await, Ok(None));
+
+            // What a page asks for by itself keeps nobody signed in.
+            assert!(store.session("silent", NOW + IDLE_SECONDS - 1, false).await.expect("known").is_some());
+            assert!(store.session("used", NOW + IDLE_SECONDS - 1, true).await.expect("known").is_some());
+            assert_eq!(store.session("silent", NOW + IDLE_SECONDS, true).await, Ok(None));
+            assert!(store.session("used", NOW + IDLE_SECONDS, true).await.expect("known").is_some());
+            let mut now = NOW;
+            while now < NOW + 8 * 3600 {
+                assert!(store.session("old", now, true).await.expect("known").is_some());
+                now += IDLE_SECONDS / 2;
+            }
+            assert_eq!(store.session("old", NOW + 8 * 3600, true).await, Ok(None));
         });
     }
 }

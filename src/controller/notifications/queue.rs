@@ -113,8 +113,12 @@ fn told_of(
         return;
     }
     let unsaid = Wording::default();
-    let source =
-        Source { issuer: &parts.issuer, portal: parts.portal.as_deref(), wording: rule.map_or(&unsaid, |rule| &rule.wording), risk };
+    let source = Source {
+        issuer: &parts.issuer,
+        portal: parts.portal.as_deref(),
+        wording: rule.map_or(&unsaid, |rule| &rule.wording),
+        risk,
+    };
     let event = Event::new(request, occasion, &source, now);
     // A struct of texts cannot fail to be JSON.
     let Ok(body) = serde_json::to_string(&event) else { return };

@@ -239,7 +239,7 @@ pub(super) async fn review(visit: &Visit, form: &Form, record: &mut Record) -> R
     };
     let judged = read.map(drop).and(judged);
     record.conclude(Outcome::Allow, if judged.is_ok() { "would_be_accepted" } else { "would_be_refused" });
-    page(visit, text, is_new, Some(judged.as_ref().map(|()| ()).map_err(|refusal| refusal)))
+    page(visit, text, is_new, Some(judged.as_ref().copied()))
 }
 
 /// Writes it.

@@ -10,12 +10,16 @@ use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use kube::api::{Api, ListParams, WatchParams};
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+/// How many pages follow what happens at once, and how many of one session.
+const STREAMS_MAX: usize = 256;
+const STREAMS_OF_ONE: usize = 12;
 /// How long a page follows before it must ask anew.
 const FOLLOW: Duration = Duration::from_secs(15 * 60);
 /// How long one watch of the API server lasts, in seconds.
@@ -28,11 +32,47 @@ const BEAT: Duration = Duration::from_secs(15);
 const CHANGED: Bytes = Bytes::from_static(b"event: changed\ndata: changed\n\n");
 const QUIET: Bytes = Bytes::from_static(b": nothing happened\n\n");
 
+/// Places for pages that follow what happens, so that nobody takes those of all others.
+#[derive(Debug, Default)]
+pub(super) struct Places(Mutex<HashMap<String, usize>>);
+
+/// The place of one page. It is free again when this is dropped.
+struct Taken {
+    places: Arc<Places>,
+    session: String,
+}
+
+impl Places {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(self: &Arc<Self>, session: &str) -> Option<Taken> {
+        let mut taken = self.lock();
+        let (all, own) = (taken.values().sum::<usize>(), taken.get(session).copied().unwrap_or(0));
+        if all >= STREAMS_MAX || own >= STREAMS_OF_ONE {
+            return None;
+        }
+        taken.insert(session.to_owned(), own + 1);
+        Some(Taken { places: Arc::clone(self), session: session.to_owned() })
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock();
+        match taken.get_mut(&self.session) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => _ = taken.remove(&self.session),
+        }
+    }
+}
+
 /// The stream for requests: all, those of a namespace, or one.
 pub(super) async fn follow(visit: &Visit, namespace: Option<&str>, name: Option<&str>) -> Result<Response, Refusal> {
     let portal = visit.app.portal.as_ref().ok_or_else(super::not_there)?;
-    let place = Arc::clone(&portal.streams).try_acquire_owned();
-    let place = place.map_err(|_| Refusal::unavailable("too_many_streams", "too many pages follow already"))?;
+    let place = portal.places.take(&visit.session.id);
+    let place = place.ok_or_else(|| Refusal::unavailable("too_many_streams", "too many pages follow already"))?;
     let api: Api<JitRequest> = match namespace {
         Some(namespace) => Api::namespaced(visit.client.clone(), namespace),
         None => Api::all(visit.client.clone()),
@@ -108,5 +148,21 @@ async fn beat(app: &super::App, id: &str, tell: &mpsc::Sender<Bytes>) {
         if !session::lives(app, id).await || tell.send(QUIET).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h2_nobody_takes_the_places_of_all() {
+        let places = Arc::new(Places::default());
+        let greedy: Vec<Taken> = (0..STREAMS_OF_ONE).filter_map(|_| places.take("greedy")).collect();
+        assert!(greedy.len() == STREAMS_OF_ONE && places.take("greedy").is_none() && places.take("other").is_some());
+        drop(greedy);
+        assert!(places.lock().is_empty(), "a place that is left is free");
+        let all: Vec<Taken> = (0..STREAMS_MAX).filter_map(|session| places.take(&session.to_string())).collect();
+        assert!(all.len() == STREAMS_MAX && places.take("late").is_none());
     }
 }

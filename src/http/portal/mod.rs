@@ -39,10 +39,6 @@ use axum::routing::any;
 use page::{Text, encoded};
 use session::Session;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
-
-/// How many pages follow what happens at once.
-const STREAMS_MAX: usize = 256;
 
 /// Sent by htmx with what it asks for by itself.
 const HX_REQUEST: HeaderName = HeaderName::from_static("hx-request");
@@ -59,7 +55,7 @@ pub struct Portal {
     /// Where people sign in.
     provider: Option<oidc::Provider>,
     /// Places for pages that follow what happens.
-    streams: Arc<Semaphore>,
+    places: Arc<events::Places>,
 }
 
 impl Portal {
@@ -78,7 +74,7 @@ impl Portal {
             origin: format!("https://{authority}"),
             provider: oidc::Provider::new(args, &url)?,
             is_strict: args.portal_url.is_some() && uri.port().is_none(),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            places: Arc::default(),
         }))
     }
 }

@@ -258,9 +258,14 @@ fn timeline(request: &JitRequest, status: &JitRequestStatus) -> Vec<Event> {
         all.push((at, event(at, format!("{} asked", request.spec.agent.name))));
     }
     all.extend(status.approvals.iter().map(|approval| (&approval.at, decided(approval))));
+    // Both conditions say the same of one step.
+    let mut said: Vec<&str> = Vec::new();
     for condition in &status.conditions {
-        let text = format!("{} is {} ({}): {}", condition.type_, condition.status, condition.reason, condition.message);
-        all.push((&condition.last_transition_time, event(&condition.last_transition_time, text)));
+        if !said.contains(&condition.message.as_str()) {
+            said.push(&condition.message);
+            let text = format!("{} ({})", condition.message, condition.reason);
+            all.push((&condition.last_transition_time, event(&condition.last_transition_time, text)));
+        }
     }
     for (at, text) in [
         (&status.issued_at, "the agent got its token"),
