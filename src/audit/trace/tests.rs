@@ -48,6 +48,28 @@ fn chain() -> Vec<Value> {
 }
 
 #[test]
+fn a_tree_is_a_line_for_each_token_below_that_from_which_it_came() {
+    let trace = trace(&chain(), "j2").expect("an answer");
+    assert_eq!(
+        trace.tree().to_string(),
+        "chain t1\nalice@acme.com\n  Research Bot (agent:research/research-bot)  token j1  document.read  expires 2026-11-24T12:05:02Z\n  \
+         +- Search Tool (agent:research/search-tool)  token j2  document.read\n  \
+         +- Search Tool (agent:research/search-tool)  deny (capability_not_granted)\n"
+    );
+}
+
+#[test]
+fn l10_nothing_in_a_tree_acts_on_a_terminal() {
+    let evil = "\u{1b}[2J\n\u{202e}";
+    let records = [
+        json!({"event": "token.issue", "subject": evil, "user": evil, "txn": evil, "jti": "j", "scope": evil, "approved_by": evil}),
+    ];
+    let tree = trace(&records, "j").expect("an answer").tree().to_string();
+    assert!(tree.bytes().all(|b| matches!(b, b' '..=b'~' | b'\n')), "{tree:?}");
+    assert_eq!(tree.lines().count(), 3, "{tree}");
+}
+
+#[test]
 fn who_really_did_this_is_one_sentence() {
     let trace = trace(&chain(), "j2").expect("an answer");
     assert_eq!(
