@@ -132,7 +132,8 @@ fn is_meant(verdict: Verdict, out: &mut dyn Write) -> Result<bool, Failure> {
     write!(out, "{question} Type yes: ")?;
     out.flush()?;
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    let read = io::stdin().lock().read_line(&mut answer);
+    read.map_err(|error| Failure::failed(format!("the answer cannot be read: {error}")))?;
     Ok(answer.trim() == "yes")
 }
 

@@ -132,8 +132,9 @@ fn block_on(work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failu
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| Failure::Failed("a crypto provider was installed before".to_owned()))?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
+    let unusable = |error: io::Error| Failure::failed(format!("nothing can be run here: {error}"));
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unusable)?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(unusable)?;
         tokio::select! {
             done = work => done,
             _ = terminate.recv() => Ok(128 + 15),

@@ -206,7 +206,7 @@ impl<'a> Place<'a> {
             let made = api.create_token_request(name, &PostParams::default(), &request).await?;
             return Ok(made.status.map(|status| status.token.into_bytes()).unwrap_or_default());
         }
-        if self.session.args.as_user.is_some() {
+        if self.session.config.auth_info.impersonate.is_some() {
             let problem =
                 "the operator cannot be told whom somebody acts as: say with --token-file or --service-account who asks it";
             return Err(Failure::Failed(problem.to_owned()));

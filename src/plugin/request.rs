@@ -390,13 +390,13 @@ mod tests {
         );
         let shown = asked.sheet(100, NOW);
         for line in [
-            "phase         Pending, until 2026-11-24T06:20:00Z (20m0s left), approvals 1/2",
+            "phase         Pending, until 2026-11-24T06:20:00Z (20m left), approvals 1/2",
             "called by     agent:x/planner",
             "acting for    alice",
             "resource      invoice:7",
             "parameters    amount: 500",
             "              to: {\"iban\":\"DE02\",\"lines\":[1,2,3]}",
-            "token life    2m0s at most",
+            "token life    2m at most",
             "  | It is due.",
             "  2026-11-24T12:00:00Z  Approved by bob: \"ok\"",
             "  2026-11-24T12:00:01Z  Approved by carol; does not count: carol owns an agent that asks",

@@ -155,11 +155,15 @@ impl fmt::Display for Table {
 pub fn duration(seconds: i64) -> String {
     let seconds = seconds.max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
-        (0, _, _) => format!("{hours}h{}m", minutes % 60),
-        _ => format!("{days}d{}h", hours % 24),
+    let (whole, rest) = match (days, hours, minutes) {
+        (0, 0, 0) => return format!("{seconds}s"),
+        (0, 0, _) => (format!("{minutes}m"), (seconds % 60, 's')),
+        (0, _, _) => (format!("{hours}h"), (minutes % 60, 'm')),
+        _ => (format!("{days}d"), (hours % 24, 'h')),
+    };
+    match rest {
+        (0, _) => whole,
+        (rest, unit) => format!("{whole}{rest}{unit}"),
     }
 }
 
@@ -200,7 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_has_two_units() {
-        assert_eq!([-5, 59, 61, 3599, 3700, 90_000].map(duration), ["0s", "59s", "1m1s", "59m59s", "1h1m", "1d1h"]);
+    fn a_duration_has_two_units_at_most() {
+        let said = [-5, 59, 60, 61, 3599, 3700, 7200, 90_000].map(duration);
+        assert_eq!(said, ["0s", "59s", "1m", "1m1s", "59m59s", "1h1m", "2h", "1d1h"]);
     }
 }

@@ -30,7 +30,7 @@ pub(super) async fn run(session: &Session, args: &UiArgs, out: &mut dyn Write) -
         writeln!(out, "no browser could be opened: open the address yourself")?;
         out.flush()?;
     }
-    let ended = way.kubectl.wait().await?;
+    let ended = way.kubectl.wait().await.map_or_else(|error| error.to_string(), |ended| ended.to_string());
     Err(Failure::failed(format!("kubectl port-forward ended: {ended}")))
 }
 

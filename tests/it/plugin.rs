@@ -156,7 +156,8 @@ fn open_requests_are_listed_the_most_urgent_first_in_plain_words() {
         let ((first, soon), (second, later)) = (row(&table, &soon.name), row(&table, &later.name));
         assert!(first < second, "{table}");
         assert_eq!(soon[1..4], ["Pending", "Critical", "0/2"], "{table}");
-        assert!(soon[4].starts_with("1m") && later[4].starts_with("9m"), "{table}");
+        let is_time = |text: &str| text.starts_with(|c: char| c.is_ascii_digit()) && text.ends_with(['m', 's']);
+        assert!(is_time(soon[4]) && is_time(later[4]), "{table}");
         assert_eq!((soon[5], later[5]), ("bot wants to pay 8 on INV-8", "bot wants to pay 500 on INV-7"));
     }
     // As they are, for programs.
@@ -226,7 +227,7 @@ fn one_request_is_shown_with_all_that_a_person_needs_to_decide() {
         "resource      invoice:2026/7\n",
         "parameters    amount: 5\n              to: {\"iban\":\"DE02\",\"lines\":[1,2]}\n",
         "audience      https://docs.example.com\n",
-        "token life    5m0s at most\n",
+        "token life    5m at most\n",
         &format!("digest        {digest}\n"),
         "In the agent's own words, which prove nothing:\n  | It is due today.\n",
         "Approved by bob: \"looked at it\"; does not count: bob owns an agent that asks",

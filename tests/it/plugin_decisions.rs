@@ -170,7 +170,7 @@ fn the_approval_is_for_what_was_shown_and_for_nothing_that_took_its_name() {
         office.ask("pay");
         let shown = status(office, "pay")["digest"].clone();
         let mut terminal = Terminal::start(&office.person("bob"), &["approve", "pay", "-n", namespace]);
-        terminal.following.prints(&["token life", "5m0s"]);
+        terminal.following.prints(&["token life", "5m at most"]);
         // While somebody reads, the agent withdraws it and asks for something else under the same name.
         office.bot.run(&["delete", "jitrequest", "pay", "-n", namespace]).expect("withdrawn");
         let operation = json!({"capability": office.capability, "audience": DOCS, "parameters": {"amount": 1_000_000}});
@@ -238,6 +238,30 @@ fn what_the_operator_has_not_recorded_is_pending_and_others_wait_for_their_turn(
 }
 
 #[test]
+fn of_two_who_approve_at_once_one_waits_for_its_turn_and_both_count() {
+    both_ways_alone("turns", |office| {
+        let (alice, bob, namespace) = (office.person("alice"), office.person("bob"), office.namespace());
+        let patch =
+            json!({"spec": {"approval": {"approvals": 2}}, "metadata": {"annotations": {CHANGED_BY: "admin"}}}).to_string();
+        office.admin().run(&["patch", "capability", &office.capability, "--type=merge", "-p", &patch]).expect("two must approve");
+        let object = format!("capability/{}", office.capability);
+        office.admin().wait_for("default", &object, "condition=Ready", PATIENCE).expect("the rule is in force");
+        office.ask("pair");
+        assert_eq!(status(office, "pair")["approvalProgress"], "0/2");
+        let ice = office.freeze();
+        plugin(&bob, &["approve", "pair", "-n", namespace, "--yes", "--wait=false"]).expect(0);
+        let mut second = command(plugin_binary(), &alice, "100");
+        second.args(["approve", "pair", "-n", namespace, "--yes", "--timeout=90s"]);
+        let second = Following::start(second);
+        second.prints(&["Approved by bob, which the operator has not recorded yet"]);
+        drop(ice);
+        let (code, lines) = second.ends();
+        assert_eq!(code, Some(0), "{lines:#?}");
+        assert!(lines.last().is_some_and(|line| line.contains("approved by alice (2/2)")), "{lines:#?}");
+    });
+}
+
+#[test]
 fn agents_are_suspended_and_resumed_by_whoever_may_and_the_stamp_says_who() {
     for (world, _) in World::both() {
         let tenant = world.tenant("suspend");
@@ -256,6 +280,10 @@ fn agents_are_suspended_and_resumed_by_whoever_may_and_the_stamp_says_who() {
             listed.contains("bot") && listed.contains("document.read, web.search") && listed.contains("team@example.com"),
             "{listed}"
         );
+
+        let json = plugin(&bob, &["agents", "-n", &tenant.namespace, "-o", "json"]).expect(0);
+        let list: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!((&list["kind"], &list["items"][0]["spec"]), (&json!("List"), &tenant.agent()["spec"]));
 
         assert!(
             by_kubectl(&bob, &["suspend", "bot", "-n", &tenant.namespace]).expect(0).contains("is suspended: it gets no token")
