@@ -221,36 +221,29 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     parts.spawn(named("the controller of TrustedIssuers", controller.run(issuer_events)));
     let reporter = Reporter { controller: "countersign".to_owned(), instance: Some(holder.clone()) };
     let events = Events::new(client.clone(), reporter);
-    let (seen, leadership) = match &args.notifications_file {
-        None => (None, None),
-        Some(file) => {
-            let files = notifications::Files { file: file.clone(), secrets: args.notification_secrets_dir.clone() };
-            let (config, current) = watch::channel(Arc::new(files.read()?));
-            let (leads, held) = watch::channel(None);
-            let (seen, told) = mpsc::unbounded_channel();
-            let leadership = Leadership {
-                client: client.clone(),
-                namespace: args.namespace.clone(),
-                name: args.notifier_lease_name.clone(),
-                holder: holder.clone(),
-                clock,
-            };
-            let notifications = Notifications {
-                client: client.clone(),
-                snapshot: Arc::clone(&snapshot),
-                store: store.clone(),
-                events: events.clone(),
-                metrics: Arc::clone(&metrics),
-                issuer: args.issuer.clone(),
-                portal: args.portal.portal.then(|| args.portal.url(&args.issuer)),
-                clock,
-            };
-            parts.spawn(named("the files of the notifications", files.follow(config)));
-            parts.spawn(named("the Lease of the notifications", leadership.clone().keep(leads)));
-            parts.spawn(named("the notifications", notifications.run(told, current, held)));
-            (Some(seen), Some(leadership))
-        }
-    };
+    let (mut seen, mut leadership) = (None, None);
+    if let Some(file) = &args.notifications_file {
+        let files = notifications::Files { file: file.clone(), secrets: args.notification_secrets_dir.clone() };
+        let lease = Leadership {
+            client: client.clone(),
+            namespace: args.namespace.clone(),
+            name: args.notifier_lease_name.clone(),
+            holder: holder.clone(),
+            clock,
+        };
+        let notifications = Notifications {
+            client: client.clone(),
+            snapshot: Arc::clone(&snapshot),
+            store: store.clone(),
+            events: events.clone(),
+            metrics: Arc::clone(&metrics),
+            issuer: args.issuer.clone(),
+            portal: args.portal.portal.then(|| args.portal.url(&args.issuer)),
+            clock,
+        };
+        seen = Some(notifications.start(files, lease.clone(), &mut parts)?);
+        leadership = Some(lease);
+    }
     let controller = jit_request::Controller {
         client: client.clone(),
         snapshot: Arc::clone(&snapshot),

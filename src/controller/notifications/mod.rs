@@ -23,7 +23,7 @@ use deliver::Worker;
 use kube::runtime::events::Recorder as Events;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -68,8 +68,37 @@ impl std::fmt::Debug for Notifications {
 }
 
 impl Notifications {
+    /// Reads the configuration, and from then on queues and sends for ever, as tasks of `parts`, which end with their names. Returns where
+    /// to say what was seen.
+    ///
+    /// # Errors
+    /// A [`FilesError`] if the configuration cannot be used.
+    pub fn start(
+        self,
+        files: Files,
+        leadership: Leadership,
+        parts: &mut JoinSet<&'static str>,
+    ) -> Result<UnboundedSender<Seen>, FilesError> {
+        let (config, current) = watch::channel(Arc::new(files.read()?));
+        let (leads, held) = watch::channel(None);
+        let (seen, told) = mpsc::unbounded_channel();
+        parts.spawn(async move {
+            files.follow(config).await;
+            "the files of the notifications"
+        });
+        parts.spawn(async move {
+            leadership.keep(leads).await;
+            "the Lease of the notifications"
+        });
+        parts.spawn(async move {
+            self.run(told, current, held).await;
+            "the notifications"
+        });
+        Ok(seen)
+    }
+
     /// Queues and sends for ever. `leads` says until when this process is the one that sends.
-    pub async fn run(
+    async fn run(
         self,
         seen: UnboundedReceiver<Seen>,
         config: watch::Receiver<Arc<Config>>,

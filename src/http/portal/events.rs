@@ -15,7 +15,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// How many pages follow what happens at once, and how many of one session.
 const STREAMS_MAX: usize = 256;
@@ -123,8 +123,9 @@ async fn watch(api: &Api<JitRequest>, only: Option<&str>, mut from: String, tell
             if !is_change {
                 continue;
             }
-            // What follows at once goes together.
-            while timeout(GATHER, changes.next()).await.is_ok_and(|more| more.is_some()) {}
+            // What follows at once goes together, but nothing is held back for longer, however much there is.
+            let until = Instant::now() + GATHER;
+            while timeout_at(until, changes.next()).await.is_ok_and(|more| more.is_some()) {}
             if tell.send(CHANGED).await.is_err() {
                 return;
             }
