@@ -1,5 +1,6 @@
 // openid-client: a person logs in to an application, by the authorization code flow with PKCE, and the application has its
-// tokens. What a browser would do is following redirects and keeping cookies.
+// tokens. What a browser would do is following redirects and keeping cookies. REDIRECT_URI is for an application that organisation.mjs
+// does not know.
 
 import * as client from 'openid-client'
 import { check, main, setting } from './common.mjs'
@@ -27,7 +28,7 @@ async function browse(url, end) {
 
 await main(async () => {
   const clientId = setting('CLIENT_ID')
-  const { redirect_uri } = CLIENTS[clientId]
+  const redirect_uri = process.env.REDIRECT_URI ?? CLIENTS[clientId].redirect_uri
   const config = await client.discovery(new URL(setting('ISSUER')), clientId, undefined, client.None())
   const pkceCodeVerifier = client.randomPKCECodeVerifier()
   const [expectedState, expectedNonce] = [client.randomState(), client.randomNonce()]

@@ -32,6 +32,21 @@ export const ACCOUNTS = {
     email_verified: true,
     groups: ['guests'],
   },
+  // Two who decide about money.
+  dana: {
+    name: 'Dana Example',
+    preferred_username: 'dana',
+    email: 'dana@acme.example',
+    email_verified: true,
+    groups: ['treasury', 'staff'],
+  },
+  erik: {
+    name: 'Erik Example',
+    preferred_username: 'erik',
+    email: 'erik@acme.example',
+    email_verified: true,
+    groups: ['treasury', 'staff'],
+  },
   // Has no e-mail address and no groups.
   bob: { name: 'Bob Example', preferred_username: 'bob' },
 }

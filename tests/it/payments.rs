@@ -35,15 +35,19 @@ impl World {
 
     /// Lets a user decide about `capability` in `namespace`.
     pub fn approver(&self, user: &str, namespace: &str, capability: &str) {
-        let subject = [crate::world::user(user)];
-        self.bind_cluster_role(namespace, &format!("approver-{user}"), "countersign-approver", &subject);
+        self.approvers(user, &[crate::world::user(user)], namespace, capability);
+    }
+
+    /// Lets these subjects, called `name`, decide about `capability` in `namespace`.
+    pub fn approvers(&self, name: &str, subjects: &[Value], namespace: &str, capability: &str) {
+        self.bind_cluster_role(namespace, &format!("approver-{name}"), "countersign-approver", subjects);
         let rules = json!([{
             "apiGroups": ["countersign.dev"],
             "resources": ["capabilities"],
             "resourceNames": [capability],
             "verbs": ["approve"],
         }]);
-        self.bind(namespace, &format!("{capability}-{user}"), &rules, &subject);
+        self.bind(namespace, &format!("{capability}-{name}"), &rules, subjects);
     }
 
     /// Decides about a JitRequest, `Approved` or `Denied`, as a user would with kubectl. The cluster writes who it was.

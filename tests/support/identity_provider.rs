@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::certificates;
-use super::directory::Directory;
+use super::directory::{Directory, write_private};
 use super::error::{Context, Error, Result};
 use super::process::{Guarded, clean_env, quoted};
 
@@ -96,8 +96,20 @@ impl IdentityProvider {
         Ok(path)
     }
 
+    /// Makes an application known, by its metadata (RFC 7591 section 2). `organisation.mjs` has those that are always there.
+    pub fn register(&self, application: &Value) -> Result<()> {
+        let id = application.get("client_id").and_then(Value::as_str).ok_or_else(|| Error::new("a client_id"))?;
+        let directory = self.directory.subdirectory("clients")?;
+        write_private(&directory.join(format!("{id}.json")), &application.to_string())
+    }
+
     /// `account` logs in to `application`.
     pub fn log_in(&self, application: &str, account: &str) -> Result<Tokens> {
+        self.log_in_at(application, None, account)
+    }
+
+    /// The same for an application that was [registered](Self::register), at its redirect URI.
+    pub fn log_in_at(&self, application: &str, redirect_uri: Option<&str>, account: &str) -> Result<Tokens> {
         let output = Command::new("node")
             .arg(script("login.mjs"))
             .env_clear()
@@ -106,6 +118,7 @@ impl IdentityProvider {
             .env("ISSUER", &self.url)
             .env("CLIENT_ID", application)
             .env("ACCOUNT", account)
+            .envs(redirect_uri.map(|uri| ("REDIRECT_URI", uri)))
             .stdin(Stdio::null())
             .output()
             .context("cannot run node")?;

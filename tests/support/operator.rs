@@ -29,7 +29,7 @@ pub struct OperatorOptions {
     /// The URL of its database; `None` for SQLite in its own directory. Operators that run at once on one cluster share one
     /// PostgreSQL database: one with another database waits until nobody is left who serves.
     pub database: Option<String>,
-    /// Appended to the flags.
+    /// Appended to the flags. `{url}` in them is where it serves.
     pub args: Vec<String>,
     /// Added to an otherwise clean environment.
     pub env: Vec<(String, String)>,
@@ -118,7 +118,8 @@ impl Operator {
         ]
         .map(str::to_owned)
         .into();
-        args.extend(options.args.iter().cloned());
+        let url = format!("https://{address}");
+        args.extend(options.args.iter().map(|arg| arg.replace("{url}", &url)));
         let mut env = clean_env(directory);
         env.push(("KUBECONFIG".to_owned(), kubeconfig.display().to_string()));
         env.push(("RUST_BACKTRACE".to_owned(), "1".to_owned()));
