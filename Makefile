@@ -43,7 +43,7 @@ demo: tools build clients ## Run the examples from beginning to end
 	@tests/dev/demo.sh $(DEV)/demo $(BINARIES)
 
 .PHONY: test
-test: tools clients ## Run all tests, on a real Kubernetes API server
+test: tools clients browser ## Run all tests, on a real Kubernetes API server
 	cargo test --locked -- --test-threads=$(TEST_THREADS)
 
 # Rounds of `kill -9` on each database; `make test` does ten.
@@ -144,11 +144,16 @@ tools: ## Get what the tests need: Kubernetes, Helm 3 and 4
 .PHONY: clients
 clients: $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard tests/clients/package-lock.json))
 
-tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
-	cd tests/clients && npm ci --no-audit --no-fund
+# The browser of the portal's tests, and what drives it.
+.PHONY: browser
+browser: tests/portal/node_modules/.package-lock.json
+	@tests/dev/prerequisites.sh browser
+
+tests/%/node_modules/.package-lock.json: tests/%/package-lock.json
+	cd tests/$* && npm ci --no-audit --no-fund
 	touch $@
 
 .PHONY: clean
 clean: down ## Stop what runs and remove what was built, but not the cache
 	cargo clean
-	rm -rf $(DEV) tests/clients/node_modules
+	rm -rf $(DEV) tests/clients/node_modules tests/portal/node_modules
