@@ -47,6 +47,7 @@ mod bad_requests;
 mod catalogue_admission;
 mod certificates;
 mod chart;
+mod chromium;
 mod clients;
 mod connections;
 mod delegation;

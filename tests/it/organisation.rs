@@ -1,6 +1,7 @@
 //! A cluster of an organisation: its people log in at their identity provider, whose ID tokens kube-apiserver takes for the portal.
 
 use crate::support::cluster::ClusterOptions;
+use crate::support::directory::Directory;
 use crate::support::identity_provider::IdentityProvider;
 use crate::support::kubectl::Kubectl;
 use crate::world::{PATIENCE, World, wait_until};
@@ -19,7 +20,7 @@ pub struct Organisation {
     pub world: World,
     pub provider: IdentityProvider,
     /// With the configuration of the API server, which reads it again and again.
-    _directory: tempfile::TempDir,
+    _directory: Directory,
 }
 
 impl Organisation {
@@ -32,7 +33,7 @@ impl Organisation {
     /// One of its own, with these arguments for the operator.
     pub fn start(args: &[&str]) -> Self {
         let provider = IdentityProvider::start().expect("an identity provider");
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = Directory::temporary().expect("a directory");
         let config = directory.path().join("authentication-config.yaml");
         std::fs::write(&config, authentication(&provider).to_string()).expect("written");
         let flags = vec![format!("--authentication-config={}", config.display())];

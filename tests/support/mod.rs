@@ -14,6 +14,7 @@
 #![expect(clippy::print_stderr, reason = "stderr is how a fixture speaks to whoever runs the tests")]
 
 pub mod api;
+pub mod browser;
 pub mod certificates;
 pub mod cluster;
 pub mod control_plane;
