@@ -8,15 +8,15 @@ use crate::readable::shortened;
 use std::collections::BTreeSet;
 
 /// Size of a box.
-const WIDTH: u32 = 215;
+const WIDTH: u32 = 230;
 const HEIGHT: u32 = 104;
 /// Room between boxes.
-const GAP_X: u32 = 130;
+const GAP_X: u32 = 190;
 const GAP_Y: u32 = 24;
 /// Most boxes. Of more the first.
 const NODES_MAX: usize = 200;
-/// Longest line in a box, in characters.
-const LINE: usize = 25;
+/// Longest line in a box, in characters: a wide font has room for no more.
+const LINE: usize = 28;
 /// Most capabilities that are named at a line.
 const DROPPED_MAX: usize = 4;
 
@@ -111,7 +111,7 @@ const fn column(depth: u32) -> u32 {
 }
 
 fn line(number: u32, text: &str) -> (u32, Text) {
-    (44 + number * 18, Text::of(&shortened(text, LINE + 4)))
+    (44 + number * 18, Text::of(&shortened(text, LINE)))
 }
 
 fn node((x, y): (u32, u32), class: &'static str, title: &str, whole: &str, lines: Vec<(u32, Text)>) -> Node {
@@ -142,7 +142,7 @@ fn edge(from: (u32, u32), to: (u32, u32), dropped: &[String]) -> Edge {
     let (x1, y1) = (from.0 + WIDTH, from.1 + HEIGHT / 2);
     let (x2, y2) = (to.0, to.1 + HEIGHT / 2);
     let middle = x1 + (x2.saturating_sub(x1)) / 2;
-    let mut names: Vec<String> = dropped.iter().take(DROPPED_MAX).map(|name| shortened(name, 20)).collect();
+    let mut names: Vec<String> = dropped.iter().take(DROPPED_MAX).map(|name| shortened(name, 24)).collect();
     if dropped.len() > DROPPED_MAX {
         names.push(format!("and {} more", dropped.len() - DROPPED_MAX));
     }
