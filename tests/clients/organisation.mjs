@@ -47,6 +47,14 @@ export const ACCOUNTS = {
     email_verified: true,
     groups: ['treasury', 'staff'],
   },
+  // His name is a script, and turns around what stands behind it.
+  xavier: {
+    name: 'Xavier Example',
+    preferred_username: 'xavier',
+    email: '"><script>alert(1)</script>\u202e@acme.example',
+    email_verified: true,
+    groups: ['<img src=x onerror=alert(2)>'],
+  },
   // Has no e-mail address and no groups.
   bob: { name: 'Bob Example', preferred_username: 'bob' },
 }

@@ -20,7 +20,11 @@ pub fn provider() -> &'static IdentityProvider {
 
 /// A TrustedIssuer for its users.
 pub fn trusting_users(name: &str) -> Value {
-    let provider = provider();
+    trusting_users_of(provider(), name)
+}
+
+/// A TrustedIssuer for the users of an identity provider.
+pub fn trusting_users_of(provider: &IdentityProvider, name: &str) -> Value {
     json!({
         "apiVersion": "countersign.dev/v1alpha1",
         "kind": "TrustedIssuer",

@@ -1,5 +1,6 @@
 //! A cluster of an organisation: its people log in at their identity provider, whose ID tokens kube-apiserver takes for the portal.
 
+use crate::support::browser::Scenario;
 use crate::support::cluster::ClusterOptions;
 use crate::support::directory::Directory;
 use crate::support::identity_provider::IdentityProvider;
@@ -30,7 +31,7 @@ impl Organisation {
         SHARED.get_or_init(|| Self::start(&[]))
     }
 
-    /// One of its own, with these arguments for the operator.
+    /// One of its own, with these arguments for the operator beside those of the portal.
     pub fn start(args: &[&str]) -> Self {
         let provider = IdentityProvider::start().expect("an identity provider");
         let directory = Directory::temporary().expect("a directory");
@@ -38,7 +39,14 @@ impl Organisation {
         std::fs::write(&config, authentication(&provider).to_string()).expect("written");
         let flags = vec![format!("--authentication-config={}", config.display())];
         let options = ClusterOptions { api_server_flags: flags, ..ClusterOptions::default() };
-        let world = World::start_on(&options, 4, &[], args);
+        let portal = [
+            format!("--portal-oidc-issuer={}", provider.url()),
+            format!("--portal-oidc-client-id={CLIENT}"),
+            format!("--portal-oidc-ca-file={}", provider.ca_file().display()),
+            "--portal-oidc-scopes=openid email profile groups".to_owned(),
+        ];
+        let args: Vec<&str> = portal.iter().map(String::as_str).chain(args.iter().copied()).collect();
+        let world = World::start_on(&options, 4, &[], &args);
         let organisation = Self { world, provider, _directory: directory };
         let portal = json!({
             "client_id": CLIENT,
@@ -49,6 +57,35 @@ impl Organisation {
         let dana = organisation.person("dana");
         wait_until("the API server has the keys of the identity provider", PATIENCE, || dana.run(&["auth", "whoami"]).is_ok());
         organisation
+    }
+
+    /// Starts a scenario of `tests/portal` in a browser that trusts the operator and the identity provider.
+    pub fn scenario(&self, script: &str, name: &str, mut settings: Value) -> Scenario {
+        let (ours, theirs) = (self.world.operator.ca_file(), self.provider.ca_file());
+        settings["portal"] = json!(self.world.operator.url());
+        settings["provider"] = json!(self.provider.url());
+        Scenario::start(script, name, &[ours, &theirs], &settings).expect("started")
+    }
+
+    /// Lets alice read what is in this namespace, write Agents there that have these capabilities, and decide on `approves`.
+    pub fn alice_runs(&self, namespace: &str, grants: &[&str], approves: &str) {
+        let rules = json!([
+            {"apiGroups": ["countersign.dev"], "resources": ["agents"], "verbs": ["create", "update", "patch", "delete"]},
+            {"apiGroups": ["countersign.dev"], "resources": ["capabilities"], "resourceNames": grants, "verbs": ["grant"]},
+        ]);
+        self.world.bind(namespace, "alice", &rules, &[person("alice")]);
+        self.world.approvers("alice", &[person("alice")], namespace, approves);
+    }
+
+    /// Lets alice read what was recorded.
+    pub fn alice_audits(&self) {
+        let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["auditrecords"], "verbs": ["get"]}]);
+        self.world.bind_everywhere("alice-audits", &rules, &[person("alice")]);
+    }
+
+    /// The ID tokens of these people, by account.
+    pub fn tokens(&self, accounts: &[&str]) -> Value {
+        accounts.iter().map(|account| ((*account).to_owned(), json!(self.id_token(account)))).collect()
     }
 
     /// Where the identity provider sends people back to.
@@ -88,6 +125,11 @@ fn authentication(provider: &IdentityProvider) -> Value {
             },
         }],
     })
+}
+
+/// Somebody of the organisation as the subject of a role binding.
+pub fn person(account: &str) -> Value {
+    crate::world::user(&format!("{PREFIX}{account}@acme.example"))
 }
 
 /// A group of the organisation as the subject of a role binding.
