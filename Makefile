@@ -54,7 +54,7 @@ faults: tools ## Run the tests of crashes much longer
 	COUNTERSIGN_KILL_ROUNDS=$(KILL_ROUNDS) cargo test --locked --test it -- --nocapture kill_9_under_load
 
 .PHONY: bench
-bench: tools ## Run the benchmarks
+bench: tools browser ## Run the benchmarks
 	cargo bench --locked --bench bench
 
 .PHONY: fmt

@@ -32,7 +32,7 @@ const HELD: Duration = Duration::from_millis(50);
 /// What is asked for.
 const CAPABILITY: &str = "payment.create";
 /// Who decides.
-const PERSON: &str = "bob";
+pub const PERSON: &str = "bob";
 /// Within how many milliseconds 99 of 100 tokens should be there.
 const BAR: f64 = 250.0;
 

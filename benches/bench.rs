@@ -1,7 +1,7 @@
 //! `make bench`: how many ServiceAccount tokens the operator exchanges per second, beside a bare stack that does nothing but
 //! the cryptography; how many tokens agents obtain by other credentials, and for whoever called them, and how many tokens are
 //! introspected, beside that ([`credentials`], [`delegation`]); how long after a
-//! person's approval the agent has its token ([`approval`]); how soon people are told ([`notification`]); how many authorization checks are answered with ten thousand Agents ([`access`]); and how long a suspended agent goes on, on three replicas ([`revocation`]).
+//! person's approval the agent has its token ([`approval`]); how soon people are told ([`notification`]) and see it on a page ([`portal`]); how many authorization checks are answered with ten thousand Agents ([`access`]); and how long a suspended agent goes on, on three replicas ([`revocation`]).
 //!
 //! As pods do, they exchange one credential again and again. The operator recognises one that it has verified before; the bare stack
 //! verifies it each time.
@@ -9,7 +9,7 @@
 //! Three processes on one machine: the operator (on a real control plane, with its audit log and its database, which is
 //! SQLite), the bare stack ([`bare`]), and this one, which makes the load ([`load`]). What is compared is measured in turn, round by
 //! round, and the ratio is the median of the ratios of neighbouring rounds, so that a machine whose speed drifts does not shift it.
-//! Each bench prints one line of JSON. `cargo bench --bench bench -- revocation` runs that one alone, and so do `evaluation`, `notification` and `verify`.
+//! Each bench prints one line of JSON. `cargo bench --bench bench -- revocation` runs that one alone, and so do `evaluation`, `notification`, `portal` and `verify`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -31,6 +31,7 @@ mod fixture;
 mod ledger;
 mod load;
 mod notification;
+mod portal;
 mod revocation;
 
 use fixture::Fixture;
@@ -59,6 +60,10 @@ fn main() {
         println!("{}", access::run(&Fixture::start(), &runtime()));
         return;
     }
+    if arguments.iter().any(|a| a == "portal") {
+        println!("{}", portal::run(&runtime()));
+        return;
+    }
     if arguments.iter().any(|a| a == "notification") {
         println!("{}", runtime().block_on(notification::run()));
         return;
@@ -71,6 +76,7 @@ fn main() {
         beside_the_bare_stack();
         eprintln!("bench: starting Kubernetes and an operator that tells people");
         println!("{}", runtime().block_on(notification::run()));
+        println!("{}", portal::run(&runtime()));
     }
     eprintln!("bench: starting Kubernetes and three replicas of the operator");
     let replicas = revocation::Replicas::start();
