@@ -147,7 +147,7 @@ fn wish(operation: &OperationSpec, wording: &Wording) -> String {
     }
     let parameters: Vec<_> = operation.parameters.iter().flatten().collect();
     for (at, (name, value)) in parameters.iter().take(PARAMETERS_MAX).enumerate() {
-        _ = write!(text, "{} {} {}", if at == 0 { " with" } else { "," }, quoted(name), shown(value));
+        _ = write!(text, "{} {}: {}", if at == 0 { " with" } else { "," }, quoted(name), shown(value));
     }
     if let Some(more) = parameters.len().checked_sub(PARAMETERS_MAX).filter(|more| *more > 0) {
         _ = write!(text, " and {more} more");
@@ -190,7 +190,7 @@ mod tests {
             said(json!({"headline": "pay {amount} {currency} on {id} to {to.iban}", "title": "Pay"})),
             format!("{who} to pay 500 EUR on INV-7 to DE02")
         );
-        let in_full = "on invoice:INV-7 with amount 500, currency EUR, to {\"iban\":\"DE02\"}";
+        let in_full = "on invoice:INV-7 with amount: 500, currency: EUR, to: {\"iban\":\"DE02\"}";
         assert_eq!(said(json!({"title": "Pay an invoice"})), format!("{who} payments.authorize (\"Pay an invoice\") {in_full}"));
         for unreadable in
             ["pay {amount", "pay amount}", "pay {}", "pay {a{b}}", "pay {amout}", "pay {to.bic}", "pay {amount.cents}"]

@@ -15,16 +15,20 @@
 //!
 //! `kubectl patch` → watch → `controller` → `jit` (one pure step) → status → `snapshot` → `decision` → `token`.
 //!
+//! And whoever is to decide is told: what a request says is worded by `headline` and `notify`, and `controller::notifications` queues and
+//! sends it.
+//!
 //! Beside them, `controller` keeps the state of Agents, keys, certificates and the Lease in Kubernetes; `crd` and `admission`
 //! are the sources of what the chart installs; `grammar`, `agent`, `agent_key`, `capability`, `chain`, `operation` and `public_key` hold
 //! the types that everything is parsed into; `revocation` is what ends tokens; `ask` reads questions in plain words, `reach` says
-//! what an agent could ever bring about, `headline` says in words what one asks, and `cli` is what the command line does beside serving.
+//! what an agent could ever bring about, `cli` is what the command line does beside serving, and `plugin` is `kubectl countersign`.
 //!
-//! `ask`, `decision`, `headline`, `jit`, `reach`, `revocation`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
+//! `ask`, `decision`, `headline`, `jit`, `notify`, `reach`, `revocation`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
 
 pub mod cli;
 pub mod config;
 pub mod operator;
+pub mod plugin;
 
 pub mod ask;
 pub mod audit;
@@ -51,7 +55,6 @@ pub mod grammar;
 pub mod headline;
 pub mod issuer;
 pub mod operation;
-pub mod outbound;
 pub mod public_key;
 pub mod reach;
 pub mod readable;
@@ -61,7 +64,7 @@ mod json;
 
 pub mod cluster;
 pub mod metrics;
-pub mod plugin;
+pub mod outbound;
 pub mod time;
 pub mod tls;
 pub mod yaml;

@@ -7,7 +7,7 @@ use crate::support::identity_provider::IdentityProvider;
 use crate::support::kubectl::Kubectl;
 use crate::world::{PATIENCE, World, wait_until};
 use serde_json::{Value, json};
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 /// What the portal is to the identity provider.
 pub const CLIENT: &str = "countersign-portal";
@@ -20,6 +20,8 @@ pub struct Organisation {
     // The operator ends first.
     pub world: World,
     pub provider: IdentityProvider,
+    /// Whether alice may read what was recorded.
+    audits: Once,
     /// With the configuration of the API server, which reads it again and again.
     _directory: Directory,
 }
@@ -47,7 +49,7 @@ impl Organisation {
         ];
         let args: Vec<&str> = portal.iter().map(String::as_str).chain(args.iter().copied()).collect();
         let world = World::start_on(&options, 4, &[], &args);
-        let organisation = Self { world, provider, _directory: directory };
+        let organisation = Self { world, provider, audits: Once::new(), _directory: directory };
         let portal = json!({
             "client_id": CLIENT,
             "redirect_uris": [organisation.redirect_uri()],
@@ -77,10 +79,12 @@ impl Organisation {
         self.world.approvers("alice", &[person("alice")], namespace, approves);
     }
 
-    /// Lets alice read what was recorded.
+    /// Lets alice read what was recorded, for all tests that want that.
     pub fn alice_audits(&self) {
-        let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["auditrecords"], "verbs": ["get"]}]);
-        self.world.bind_everywhere("alice-audits", &rules, &[person("alice")]);
+        self.audits.call_once(|| {
+            let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["auditrecords"], "verbs": ["get"]}]);
+            self.world.bind_everywhere("alice-audits", &rules, &[person("alice")]);
+        });
     }
 
     /// The ID tokens of these people, by account.

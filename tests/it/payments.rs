@@ -4,6 +4,7 @@ use crate::support::kubectl::Kubectl;
 use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, Tenant, World, stamped, wait_until, with_members};
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 pub const CIBA: &str = "urn:openid:params:grant-type:ciba";
 
@@ -164,10 +165,19 @@ impl<'a> Asked<'a> {
         send(url, "/oauth2/token", self.tenant, &form, &[("prefer", &format!("wait={seconds}"))])
     }
 
-    /// The one token, of a request that was approved.
+    /// The one token, of a request that was approved. Whoever polled a moment ago may have to wait: the operator can hear of an approval
+    /// after we do.
     #[track_caller]
     pub fn token(&self) -> String {
-        self.poll().expect(200).text("access_token")
+        let mut reply = self.poll();
+        for pause in [6, 12] {
+            if !matches!(reply.body["error"].as_str(), Some("slow_down" | "authorization_pending")) {
+                break;
+            }
+            std::thread::sleep(Duration::from_secs(pause));
+            reply = self.poll();
+        }
+        reply.expect(200).text("access_token")
     }
 
     /// The agent reports that it is done.

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 const WIDTH: u32 = 230;
 const HEIGHT: u32 = 104;
 /// Room between boxes.
-const GAP_X: u32 = 190;
+const GAP_X: u32 = 150;
 const GAP_Y: u32 = 24;
 /// Most boxes. Of more the first.
 const NODES_MAX: usize = 200;
@@ -52,6 +52,11 @@ pub(super) struct Edge {
 }
 
 impl Picture {
+    /// Whether it is wider than a small screen: it then keeps a size at which it can be read.
+    pub(super) const fn is_wide(&self) -> bool {
+        self.width > 680
+    }
+
     pub(super) const fn node_width() -> u32 {
         WIDTH
     }

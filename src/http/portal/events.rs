@@ -82,6 +82,8 @@ pub(super) async fn follow(visit: &Visit, namespace: Option<&str>, name: Option<
     let (tell, told) = mpsc::channel::<Bytes>(1);
     let (app, id) = (Arc::clone(&visit.app), visit.session.id.clone());
     let mut shutdown = visit.app.shutdown.clone();
+    // Something may have changed since the page was made.
+    _ = tell.try_send(CHANGED);
     tokio::spawn(async move {
         let _place = place;
         tokio::select! {

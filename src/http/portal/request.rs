@@ -45,6 +45,7 @@ struct Page {
     user: Option<Text>,
     chain: Vec<Step>,
     path: Option<Text>,
+    /// Who made the object, if it was not the token service for an agent that had asked there.
     requester: Option<Text>,
     reasons: Vec<Text>,
     is_open: bool,
@@ -127,7 +128,13 @@ pub(super) async fn page(visit: &Visit, place: &Place, refusal: Option<&Refusal>
         user: behalf.and_then(|behalf| behalf.user.as_deref()).map(Text::of),
         path: path(&request, place),
         chain: steps(owners),
-        requester: request.spec.requested_by.as_ref().map(|user| Text::of(&user.username)),
+        requester: request
+            .spec
+            .requested_by
+            .as_ref()
+            .map(|user| user.username.as_str())
+            .filter(|name| *name != visit.app.own.username)
+            .map(Text::of),
         reasons: reasons.iter().map(|reason| Text::of(reason)).collect(),
         is_open: is_open && status.digest.is_some(),
         is_pending,
