@@ -8,6 +8,7 @@ use crate::fixture::{AGENTS_NAMESPACE, Fixture, PATIENCE, agents};
 use crate::milliseconds;
 use crate::support::cluster::Cluster;
 use crate::support::operator::Operator;
+use crate::support::workload;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::crd::{JitRequest, Phase};
@@ -93,6 +94,9 @@ pub async fn run(fixture: &Fixture) -> Value {
 /// Puts the capability into the catalogue, lets the person decide about it, and returns the tokens of the agents that have it.
 pub fn prepare(cluster: &Cluster, operator: &Operator) -> Vec<String> {
     let kubectl = cluster.kubectl();
+    if kubectl.run(&["get", "namespace", AGENTS_NAMESPACE]).is_err() {
+        workload::create_namespace(&kubectl, AGENTS_NAMESPACE).expect("a namespace");
+    }
     let rbac = "rbac.authorization.k8s.io";
     let binding = |kind: &str, role: &str| {
         json!({
@@ -214,7 +218,8 @@ impl Agent {
 
     /// Withdraws a request.
     pub async fn withdraw(&self, uid: &str) {
-        self.post("/oauth2/revoke", &[("token", uid)]).await;
+        // The answer has no body (RFC 7009 section 2.2).
+        self.send("/oauth2/revoke", &[("token", uid)]).await;
     }
 
     /// Reports the operation as done, so that the next one is not one too many.
@@ -222,15 +227,20 @@ impl Agent {
         self.post("/jit/complete", &[("token", token)]).await;
     }
 
-    /// POSTs a form with the credential. Any answer but 200 ends the benchmark.
+    /// POSTs a form with the credential and returns the JSON in the answer.
     async fn post(&self, path: &str, form: &[(&str, &str)]) -> Value {
+        serde_json::from_slice(&self.send(path, form).await).expect("JSON")
+    }
+
+    /// POSTs a form with the credential. Any answer but 200 ends the benchmark.
+    async fn send(&self, path: &str, form: &[(&str, &str)]) -> Vec<u8> {
         let assertion = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
         let mut form = form.to_vec();
         form.extend([("client_assertion_type", assertion), ("client_assertion", self.credential.as_str())]);
         let response = self.client.post(format!("{}{path}", self.url)).form(&form).send().await.expect("an answer");
         let (status, body) = (response.status(), response.bytes().await.expect("a body"));
         assert!(status == 200, "{path} answers {status}: {}", String::from_utf8_lossy(&body));
-        serde_json::from_slice(&body).expect("JSON")
+        body.to_vec()
     }
 }
 

@@ -4,6 +4,9 @@ import { pasteToken, showNamespace } from './portal.mjs'
 import { scenes } from './scenes.mjs'
 import { reached, until } from './steps.mjs'
 
+/** Before a namespace is chosen: this person may not see all of them. */
+const REFUSED = /status of 403/
+
 /** Remembers when each row was first there, and painted. */
 function observe() {
   globalThis.seen = {}
@@ -19,7 +22,8 @@ function observe() {
 }
 
 await scenes({
-  rows: async ({ settings, person }) => {
+  rows: async ({ settings, findings, person }) => {
+    findings.expect(REFUSED)
     const page = await person()
     await pasteToken(page, settings, settings.tokens.person)
     await showNamespace(page, settings.namespace)
