@@ -4,7 +4,7 @@
 //! `approve` and nothing else, sees the request in a watch and patches its status; the decision goes through admission, and the
 //! agent's poll over TLS.
 
-use crate::fixture::{AGENTS_NAMESPACE, Fixture, PATIENCE, agents};
+use crate::fixture::{AGENTS_NAMESPACE, Fixture, PATIENCE, agents, wait_until};
 use crate::milliseconds;
 use crate::support::cluster::Cluster;
 use crate::support::operator::Operator;
@@ -93,6 +93,10 @@ pub async fn run(fixture: &Fixture) -> Value {
 
 /// Puts the capability into the catalogue, lets the person decide about it, and returns the tokens of the agents that have it.
 pub fn prepare(cluster: &Cluster, operator: &Operator) -> Vec<String> {
+    // What is written before that counts for nothing.
+    wait_until("the admission policies are in force", || {
+        operator.get("/metrics").is_ok_and(|m| m.body.contains("countersign_admission_policies_in_force 1"))
+    });
     let kubectl = cluster.kubectl();
     if kubectl.run(&["get", "namespace", AGENTS_NAMESPACE]).is_err() {
         workload::create_namespace(&kubectl, AGENTS_NAMESPACE).expect("a namespace");
