@@ -57,12 +57,7 @@ pub async fn run(fixture: &Fixture) -> Value {
     let client = client(&fixture.operator);
     let (mut measured, mut identifiers) = (Vec::new(), HashSet::new());
     for number in 0..WARM_UP + REQUESTS {
-        let agent = Agent {
-            client: client.clone(),
-            url: fixture.operator.url(),
-            name: format!("payer-{}", number % agents.len()),
-            credential: agents[number % agents.len()].clone(),
-        };
+        let agent = Agent::in_turn(&client, &fixture.operator, &agents, number);
         let (took, identifier) = approve(&agent, number, &requests, &mut seen).await;
         assert!(identifiers.insert(identifier), "two tokens have one jti");
         if number >= WARM_UP {
@@ -192,13 +187,19 @@ async fn pending(seen: &mut Seen, uid: &str) -> JitRequest {
 /// An agent and its credential.
 #[derive(Clone)]
 pub struct Agent {
-    pub client: Client,
-    pub url: String,
-    pub name: String,
-    pub credential: String,
+    client: Client,
+    url: String,
+    name: String,
+    credential: String,
 }
 
 impl Agent {
+    /// The agent whose turn it is: one after the other of those that [`prepare`] made.
+    pub fn in_turn(client: &Client, operator: &Operator, credentials: &[String], number: usize) -> Self {
+        let turn = number % credentials.len();
+        Self { client: client.clone(), url: operator.url(), name: format!("payer-{turn}"), credential: credentials[turn].clone() }
+    }
+
     /// Asks for an approval and returns the UID of the request.
     pub async fn ask(&self, number: usize) -> String {
         let details = json!([{

@@ -37,12 +37,7 @@ pub async fn run() -> Value {
     let client = client(&operator);
     let mut asked = HashMap::new();
     for number in 0..WARM_UP + REQUESTS {
-        let agent = Agent {
-            client: client.clone(),
-            url: operator.url(),
-            name: format!("payer-{}", number % credentials.len()),
-            credential: credentials[number % credentials.len()].clone(),
-        };
+        let agent = Agent::in_turn(&client, &operator, &credentials, number);
         let at = milliseconds_now();
         let uid = agent.ask(number).await;
         if number >= WARM_UP {

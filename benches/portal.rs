@@ -35,12 +35,7 @@ pub fn run(runtime: &tokio::runtime::Runtime) -> Value {
     scenario.reaches("open").expect("the inbox is open");
     let (mut asked, mut answered) = (Vec::new(), Vec::new());
     for number in 0..WARM_UP + REQUESTS {
-        let agent = Agent {
-            client: client.clone(),
-            url: operator.url(),
-            name: format!("payer-{}", number % credentials.len()),
-            credential: credentials[number % credentials.len()].clone(),
-        };
+        let agent = Agent::in_turn(&client, &operator, &credentials, number);
         let sent = now();
         let uid = runtime.block_on(agent.ask(number));
         let accepted = now();
