@@ -4,6 +4,7 @@
 //! the agent changed; [`redeem`], [`complete`] and [`cancel`] say what the agent's own calls make of it. Whoever calls them writes the
 //! result by compare-and-swap on the version it was made from, so that of two that differ one is never seen.
 
+mod decision;
 mod evidence;
 mod person;
 mod redeem;
@@ -11,6 +12,7 @@ mod request;
 mod status;
 mod step;
 
+pub use decision::decision_patch;
 pub use evidence::EvidenceKey;
 pub use redeem::{Claim, NewToken, REDELIVER_SECONDS, Redeemable, Refused, cancel, claim, complete, redeem, redelivery};
 pub use request::{DECIDE_SECONDS, DECIDE_SECONDS_MAX, InvalidRequest, OPEN_MAX, Question, Request, RequestId};

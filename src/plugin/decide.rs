@@ -9,12 +9,13 @@ use super::show::{look, requests};
 use super::wait::{Patience, WaitArgs};
 use crate::cli::whoami;
 use crate::crd::{JitRequest, Phase, User, Verdict};
+use crate::jit::decision_patch;
 use crate::readable::Readable;
 use crate::time::Clock;
 use clap::Args;
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 
 /// What the API server says where a decision may be accepted a moment later.
@@ -89,7 +90,7 @@ async fn decide(
         writeln!(out, "nothing was decided")?;
         return Ok(NO);
     }
-    let patch = patch(verdict, args.reason.as_deref(), &digest, by);
+    let patch = decision_patch(verdict, args.reason.as_deref(), &digest, by);
     let sent = send(session, &asked, &patch, verdict, patience).await?;
     let decision = sent.status.as_ref().and_then(|status| status.decision.as_ref());
     // As it was stamped: with impersonation or a proxy before the API server it may be another name than ours.
@@ -135,12 +136,6 @@ fn is_meant(verdict: Verdict, out: &mut dyn Write) -> Result<bool, Failure> {
     let read = io::stdin().lock().read_line(&mut answer);
     read.map_err(|error| Failure::failed(format!("the answer cannot be read: {error}")))?;
     Ok(answer.trim() == "yes")
-}
-
-/// The decision, with every member of it: a merge leaves what it does not name, and nothing of somebody else's decision is to be ours.
-fn patch(verdict: Verdict, comment: Option<&str>, digest: &str, by: &User) -> Value {
-    let by = json!({"username": by.username, "uid": by.uid, "groups": by.groups});
-    json!({"status": {"decision": {"verdict": verdict, "comment": comment, "digest": digest, "by": by}}})
 }
 
 /// Sends the patch; again where the API server says so. Returns the request as it is then.
@@ -221,21 +216,5 @@ fn approved(asked: &Asked, by: &User, now: i64) -> String {
             format!("approved by {by} ({count}): the agent can have its token, {} from now at the latest", asked.left(now))
         }
         _ => format!("approved by {by} ({count}): it is {} by now", asked.phase()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_decision_names_all_its_members_so_that_nothing_of_anothers_stays() {
-        let by = User { username: "bob".to_owned(), uid: None, groups: vec!["a".to_owned()] };
-        let patch = patch(Verdict::Denied, None, "sha256:0", &by);
-        assert_eq!(
-            patch,
-            json!({"status": {"decision": {"verdict": "Denied", "comment": null, "digest": "sha256:0",
-                "by": {"username": "bob", "uid": null, "groups": ["a"]}}}})
-        );
     }
 }

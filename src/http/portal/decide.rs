@@ -6,10 +6,10 @@ use super::super::kubernetes::{refused, whoami};
 use super::page::{encoded, see_other};
 use super::{Place, Visit};
 use crate::audit::{Outcome, Record};
-use crate::crd::JitRequest;
+use crate::crd::{JitRequest, Verdict};
+use crate::jit::decision_patch;
 use axum::response::Response;
 use kube::api::{Api, Patch, PatchParams, ValidationDirective};
-use serde_json::json;
 use std::time::Duration;
 
 /// How long the page waits for the operator to take the decision in, so that it shows what came of it.
@@ -19,26 +19,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Approves or denies.
 pub(super) async fn decide(visit: &Visit, place: &Place, form: &Form, record: &mut Record) -> Result<Response, Refusal> {
-    let verdict @ ("Approved" | "Denied") = form.require("verdict")? else {
-        return Err(Refusal::malformed("verdict must be Approved or Denied"));
+    let said = form.require("verdict")?;
+    let verdict = match said {
+        "Approved" => Verdict::Approved,
+        "Denied" => Verdict::Denied,
+        _ => return Err(Refusal::malformed("verdict must be Approved or Denied")),
     };
     let digest = form.require("digest")?;
     let comment = form.raw("comment").map(str::trim).filter(|comment| !comment.is_empty());
-    record.text("jit_request", format!("{}/{}", place.namespace, place.name)).text("verdict", verdict).text("digest", digest);
-    // Where no policy writes who it was, the person does; where one does, it is the same.
+    record.text("jit_request", format!("{}/{}", place.namespace, place.name)).text("verdict", said).text("digest", digest);
     let by = whoami(&visit.client).await?;
     record.text("by", by.username.as_str());
-    let decision = json!({
-        "verdict": verdict,
-        // In a merge patch null removes what an earlier decision left.
-        "comment": comment,
-        "digest": digest,
-        "by": {"username": by.username, "uid": by.uid, "groups": by.groups},
-    });
+    let patch = decision_patch(verdict, comment, digest, &by);
     let api: Api<JitRequest> = Api::namespaced(visit.client.clone(), &place.namespace);
     let strictly = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::default() };
-    let patch = Patch::Merge(json!({"status": {"decision": decision}}));
-    api.patch_status(&place.name, &strictly, &patch).await.map_err(refused)?;
+    api.patch_status(&place.name, &strictly, &Patch::Merge(patch)).await.map_err(refused)?;
     record.conclude(Outcome::Allow, "decided");
     _ = tokio::time::timeout(TAKEN_IN_WITHIN, taken_in(&api, &place.name)).await;
     see_other(&format!("/portal/requests/{}/{}", encoded(&place.namespace), encoded(&place.name)))
