@@ -186,6 +186,10 @@ pub struct ServeArgs {
     /// The pages for people.
     #[command(flatten)]
     pub portal: PortalArgs,
+    /// For how many seconds requests are still accepted after the process was told to stop. /readyz says at once that it is going; others
+    /// take a moment to hear of that, and until then send requests here. 5 in a cluster.
+    #[arg(long, env = "COUNTERSIGN_SHUTDOWN_DELAY", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60))]
+    pub shutdown_delay: u64,
     /// What is logged to standard error, as in RUST_LOG.
     #[arg(long, env = "COUNTERSIGN_LOG_LEVEL", default_value = "info")]
     pub log_level: String,

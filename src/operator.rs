@@ -11,7 +11,8 @@ use crate::controller::notifications::{self, FilesError, Leadership, Notificatio
 use crate::controller::policies::Policies;
 use crate::controller::{agent, capability, jit_request, lease, ledger, trusted_issuer};
 use crate::crd::User;
-use crate::http::{App, Authority, Feed, Portal, READERS_MAX, probes, router, server};
+use crate::http::server::{self, Shutdown};
+use crate::http::{App, Authority, Feed, Portal, READERS_MAX, probes, router};
 use crate::identity::{ApiServerKeys, Federation, Recognised, Validation, Verifier};
 use crate::metrics::Metrics;
 use crate::snapshot::{Snapshot, Source, watches};
@@ -305,6 +306,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         lexicons: crate::http::Lexicons::default(),
         readers: Semaphore::new(READERS_MAX),
     });
+    let shutdown = Shutdown::new(shutdown, Duration::from_secs(args.shutdown_delay));
     let service = router(Arc::clone(&app));
     let mut servers: JoinSet<()> = JoinSet::new();
     let listener = listen(args.listen_address).await?;

@@ -19,11 +19,15 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The view of the cluster is current, or why it is not. A database that cannot be reached is said too, but makes no replica unready: it
-/// is the same for all of them, and a Service without any serves neither our keys nor the many requests that need no database.
+/// The view of the cluster is current, or all that it lacks, a line each. A database that cannot be reached is said too, but makes no
+/// replica unready: it is the same for all of them, and a Service without any serves neither our keys nor the many requests that need no
+/// database.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
-    if let Err(stale) = app.snapshot.freshness.check(Instant::now()) {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("{stale}\n")).into_response();
+    let ending = (*app.shutdown.borrow()).then(|| "this process is about to end\n".to_owned());
+    let faults = app.snapshot.freshness.faults(Instant::now());
+    let missing: String = ending.into_iter().chain(faults.iter().map(|fault| format!("{fault}\n"))).collect();
+    if !missing.is_empty() {
+        return (StatusCode::SERVICE_UNAVAILABLE, missing).into_response();
     }
     match app.store.check() {
         Ok(()) => "ok\n".into_response(),

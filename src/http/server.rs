@@ -7,6 +7,8 @@ use super::ClientAddress;
 use super::prompt::Prompt;
 use axum::Router;
 use axum::extract::Request;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -34,14 +36,38 @@ const CONNECTIONS_MAX: usize = 4096;
 /// How long open requests may take to finish after a shutdown was asked for.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
-/// Serves `router` on `listener` until `shutdown` says true, then lets open requests finish.
-pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, mut shutdown: watch::Receiver<bool>) {
+/// How a server ends: in two steps, so that nobody finds a closed door.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    /// Says true when the process is about to end. Whoever is connected is told to connect anew, which leads to another replica.
+    pub told: watch::Receiver<bool>,
+    /// Says true when nobody is sent here any more: open requests finish, nothing new is accepted.
+    pub closing: watch::Receiver<bool>,
+}
+
+impl Shutdown {
+    /// From `told` on, the door stays open for so long: others take that time to hear that this process is going.
+    #[must_use]
+    pub fn new(told: watch::Receiver<bool>, delay: Duration) -> Self {
+        let (close, closing) = watch::channel(false);
+        let mut waiting = told.clone();
+        tokio::spawn(async move {
+            stop(&mut waiting).await;
+            tokio::time::sleep(delay).await;
+            close.send_replace(true);
+        });
+        Self { told, closing }
+    }
+}
+
+/// Serves `router` on `listener` until it is told to close, then lets open requests finish.
+pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, mut shutdown: Shutdown) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&connections).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stop(&mut shutdown) => break,
+            () = stop(&mut shutdown.closing) => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -69,13 +95,7 @@ async fn stop(shutdown: &mut watch::Receiver<bool>) {
     _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    tls: Option<TlsAcceptor>,
-    router: Router,
-    shutdown: watch::Receiver<bool>,
-) {
+async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, router: Router, shutdown: Shutdown) {
     // Replies are small and written at once: waiting to gather more would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
@@ -95,19 +115,28 @@ async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     router: Router,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: Shutdown,
 ) {
-    let service =
-        router.into_service::<hyper::body::Incoming>().map_request(move |mut request: Request<hyper::body::Incoming>| {
+    let Shutdown { told, mut closing } = shutdown;
+    let service = router
+        .into_service::<hyper::body::Incoming>()
+        .map_request(move |mut request: Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(ClientAddress(peer));
             request
+        })
+        .map_response(move |mut response: Response| {
+            if *told.borrow() {
+                // A connection that ends with a reply is one on which no request gets lost.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
         });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_headers(HEADERS_MAX).max_buf_size(HEAD_MAX);
     let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
     let result = tokio::select! {
         result = serving.as_mut() => result,
-        () = stop(&mut shutdown) => {
+        () = stop(&mut closing) => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

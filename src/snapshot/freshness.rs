@@ -166,16 +166,30 @@ impl Freshness {
         }
     }
 
+    /// All that keeps the view from being used at `now`, where [`check`](Self::check) says but one of it.
+    #[must_use]
+    pub fn faults(&self, now: Instant) -> Vec<Stale> {
+        let barred = self.barred.load_full().map(Stale::Barred);
+        let silent = self.ages(now).filter(|(_, age)| age.is_none_or(|age| age > self.bound));
+        let skew = self.skew.load(Ordering::Relaxed);
+        let skewed = (skew.abs() > SKEW_MAX).then_some(Stale::Skewed(skew));
+        barred.into_iter().chain(silent.map(|(source, age)| Stale::Silent(source, age))).chain(skewed).collect()
+    }
+
     /// The source that was silent for longest, and for how long; `None` if it was never heard.
     #[must_use]
     pub fn oldest(&self, now: Instant) -> Option<(Source, Option<Duration>)> {
+        self.ages(now).max_by_key(|(_, age)| age.unwrap_or(Duration::MAX))
+    }
+
+    /// How long each source has been silent; `None` if it was never heard.
+    pub fn ages(&self, now: Instant) -> impl Iterator<Item = (Source, Option<Duration>)> {
         let elapsed = now.saturating_duration_since(self.start);
-        let age = |h: &Heard| match h.at.load(Ordering::Relaxed) {
-            0 => None,
-            _ if !h.complete.load(Ordering::Acquire) => None,
-            at => Some(elapsed.saturating_sub(Duration::from_millis(at))),
-        };
-        self.heard.iter().map(|h| (h.source, age(h))).max_by_key(|(_, age)| age.unwrap_or(Duration::MAX))
+        self.heard.iter().map(move |heard| {
+            let at = heard.at.load(Ordering::Relaxed);
+            let is_known = at != 0 && heard.complete.load(Ordering::Acquire);
+            (heard.source, is_known.then(|| elapsed.saturating_sub(Duration::from_millis(at))))
+        })
     }
 }
 
@@ -202,6 +216,28 @@ mod tests {
         assert!(freshness.check(at(21)).is_ok());
         freshness.heard(Source::Lease, at(5));
         assert!(freshness.check(at(21)).is_ok(), "a late answer to an early question does not make the view older");
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named() {
+        let freshness = Freshness::new(&[Source::Agents, Source::Pods, Source::Lease], Duration::from_secs(10));
+        let at = |seconds| freshness.start + Duration::from_secs(seconds);
+        freshness.heard(Source::Lease, at(1));
+        let never = |source| Stale::Silent(source, None);
+        assert_eq!(freshness.faults(at(2)), [never(Source::Agents), never(Source::Pods)]);
+        freshness.clocks_compared(1000, 2000, 2000);
+        freshness.bar(Some("another".to_owned()));
+        let silent = Stale::Silent(Source::Lease, Some(Duration::from_secs(19)));
+        let barred = Stale::Barred(Arc::new("another".to_owned()));
+        let all = [barred, never(Source::Agents), never(Source::Pods), silent, Stale::Skewed(999)];
+        assert_eq!(freshness.faults(at(20)), all);
+        for (source, now) in [(Source::Agents, 20), (Source::Pods, 20), (Source::Lease, 20)] {
+            freshness.heard(source, at(now));
+            freshness.complete(source);
+        }
+        freshness.clocks_compared(1000, 1000, 1000);
+        freshness.bar(None);
+        assert_eq!((freshness.faults(at(21)), freshness.check(at(21))), (Vec::new(), Ok(())));
     }
 
     #[test]

@@ -85,7 +85,8 @@ fn what_was_answered_is_in_the_ledger_and_covered_by_a_published_checkpoint() {
     assert_eq!(reasons, ["started", "started", "started"]);
     // By who names whom: of two that were begun within a second, the table does not say which was first.
     let mut named = vec![&log.row.id];
-    while let Some(next) = ledger.logs.iter().find(|log| log.row.id == *named[named.len() - 1]).and_then(|log| log.row.sealed_by.as_ref())
+    while let Some(next) =
+        ledger.logs.iter().find(|log| log.row.id == *named[named.len() - 1]).and_then(|log| log.row.sealed_by.as_ref())
         && !named.contains(&next)
     {
         named.push(next);
