@@ -190,6 +190,12 @@ pub struct ServeArgs {
     /// take a moment to hear of that, and until then send requests here. 5 in a cluster.
     #[arg(long, env = "COUNTERSIGN_SHUTDOWN_DELAY", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub shutdown_delay: u64,
+    /// Where spans are sent by OTLP over HTTP, such as http://otel-collector.monitoring.svc:4318 (docs/observability.md). None without it.
+    #[arg(long, env = "COUNTERSIGN_OTLP_ENDPOINT", value_name = "URL", value_parser = collector)]
+    pub otlp_endpoint: Option<String>,
+    /// Which part of the requests of callers who do not trace themselves has a span, from 0 to 1.
+    #[arg(long, env = "COUNTERSIGN_TRACE_SAMPLE_RATIO", default_value = "0.1", value_parser = ratio)]
+    pub trace_sample_ratio: f64,
     /// What is logged to standard error, as in RUST_LOG.
     #[arg(long, env = "COUNTERSIGN_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
@@ -323,6 +329,20 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
         Ok(address)
     } else {
         Err("must be a loopback address: tokens never travel in the clear".to_owned())
+    }
+}
+
+fn collector(text: &str) -> Result<String, String> {
+    let rule = "must be an http or https URL without user, query and fragment, for example http://otel-collector:4318";
+    let uri: axum::http::Uri = text.parse().map_err(|e| format!("{rule} ({e})"))?;
+    let plain = matches!(uri.scheme_str(), Some("http" | "https")) && !text.contains(['?', '#', '@', '\\', ' ']);
+    if plain { Ok(text.to_owned()) } else { Err(rule.to_owned()) }
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("must be a number from 0 to 1, such as 0.1".to_owned()),
     }
 }
 

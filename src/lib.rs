@@ -65,6 +65,7 @@ mod json;
 pub mod cluster;
 pub mod metrics;
 pub mod outbound;
+pub mod telemetry;
 pub mod time;
 pub mod tls;
 pub mod yaml;

@@ -12,11 +12,12 @@ use crate::controller::policies::Policies;
 use crate::controller::{agent, capability, jit_request, lease, ledger, trusted_issuer};
 use crate::crd::User;
 use crate::http::server::{self, Shutdown};
-use crate::http::{App, Authority, Feed, Portal, READERS_MAX, probes, router};
+use crate::http::{App, Authority, Feed, IN_FLIGHT_MAX, Portal, READERS_MAX, probes, router};
 use crate::identity::{ApiServerKeys, Federation, Recognised, Validation, Verifier};
 use crate::metrics::Metrics;
 use crate::snapshot::{Snapshot, Source, watches};
 use crate::store::{Store, StoreError};
+use crate::telemetry::Traces;
 use crate::time::Clock;
 use crate::tls::{Files, ServingCertificate, TlsError};
 use crate::token::rotation::InvalidPolicy;
@@ -32,8 +33,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
-/// How many requests are worked on at once. One costs less than a tenth of a millisecond of a core; what is beyond is shed.
-const IN_FLIGHT_MAX: usize = 1024;
 /// How often the start is tried again while the API server, the chart's objects or the database are not there yet.
 const START_RETRY: Duration = Duration::from_millis(500);
 
@@ -73,6 +72,9 @@ pub enum ServeError {
     /// The given certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Spans cannot be sent.
+    #[error("--otlp-endpoint: {0}")]
+    Traces(String),
     /// The portal cannot be set up.
     #[error("the portal: {0}")]
     Portal(String),
@@ -90,6 +92,10 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     let policy = args.rotation()?;
     let copy = audit_target(&args.audit_log).map_err(ServeError::AuditLog)?;
     let metrics = Arc::new(Metrics::default());
+    let holder = std::env::var("POD_NAME").unwrap_or_else(|_| format!("countersign-{}", std::process::id()));
+    let traces =
+        args.otlp_endpoint.as_ref().map(|endpoint| Traces::start(endpoint, args.trace_sample_ratio, &holder).map(Arc::new));
+    let traces = traces.transpose().map_err(|e| ServeError::Traces(crate::error_chain(&e)))?;
     let Some(store) = open_store(&args, shutdown.clone()).await? else { return Ok(()) };
     let sources: &[Source] = match args.service_account_validation {
         ServiceAccountValidation::Watch => &[
@@ -125,7 +131,6 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     let credentials = Credentials::new(&client, place, Arc::clone(&snapshot), clock);
     let Some((loaded, own)) = first_load(&credentials, &client, shutdown.clone()).await? else { return Ok(()) };
     let (keys, evidence) = (credentials.keys(), loaded.evidence.clone());
-    let holder = std::env::var("POD_NAME").unwrap_or_else(|_| format!("countersign-{}", std::process::id()));
     let recording = Recording {
         writer: holder.clone(),
         vkey: loaded.checkpoint_key.vkey().to_string(),
@@ -253,6 +258,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         events: events.clone(),
         evidence: evidence.clone(),
         seen,
+        metrics: Arc::clone(&metrics),
         own: own.clone(),
         clock,
     };
@@ -301,6 +307,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         polls: Arc::default(),
         shutdown: shutdown.clone(),
         metrics,
+        traces: traces.clone(),
         clock,
         in_flight: Semaphore::new(IN_FLIGHT_MAX),
         lexicons: crate::http::Lexicons::default(),
@@ -330,6 +337,9 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     ledger::finish(&sealing, &key, &witness).await;
     if let Err(error) = closing.close().await {
         tracing::warn!(%error, "the database was not closed in order; nothing is lost");
+    }
+    if let Some(traces) = traces {
+        traces.end().await;
     }
     served
 }

@@ -16,5 +16,5 @@ mod writer;
 pub use entry::{Entry, UNREADABLE};
 pub use filter::{Filter, FilterError};
 pub use ledger::opening::Limits;
-pub use record::{Outcome, Record};
+pub use record::{Field, Outcome, Record};
 pub use writer::{Recorder, RecorderError, Recording, Unrecorded};

@@ -1,7 +1,9 @@
 //! One record: who asked for what, what was decided, and why. Never a token.
 
+use opentelemetry::trace::SpanContext;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::io;
+use std::time::{Duration, Instant};
 
 /// Longest text of one field, in bytes. What was cut is marked.
 const FIELD_MAX: usize = 512;
@@ -40,11 +42,16 @@ pub struct Record {
     outcome: Outcome,
     reason: &'static str,
     fields: Vec<(&'static str, Field)>,
+    begun: Instant,
+    caller_span: Option<Box<SpanContext>>,
 }
 
+/// The value of a field.
 #[derive(Debug, Clone)]
-enum Field {
+pub enum Field {
+    /// A text.
     Text(String),
+    /// A number.
     Number(u64),
 }
 
@@ -52,7 +59,15 @@ impl Record {
     /// Begins a record of `event`, such as `token.issue`.
     #[must_use]
     pub fn new(event: &'static str, request_id: String) -> Self {
-        Self { event, request_id, outcome: Outcome::Error, reason: "unfinished", fields: Vec::with_capacity(FIELDS) }
+        Self {
+            event,
+            request_id,
+            outcome: Outcome::Error,
+            reason: "unfinished",
+            fields: Vec::with_capacity(FIELDS),
+            begun: Instant::now(),
+            caller_span: None,
+        }
     }
 
     /// Adds a text. It may come from outside: it is cut to 512 bytes, and written with everything but printable ASCII escaped.
@@ -98,10 +113,34 @@ impl Record {
         self
     }
 
+    /// Notes the span in which the caller was.
+    pub fn within(&mut self, span: SpanContext) -> &mut Self {
+        self.text("trace_id", span.trace_id().to_string());
+        self.caller_span = Some(Box::new(span));
+        self
+    }
+
+    /// The span in which the caller was, if it said so.
+    #[must_use]
+    pub fn caller_span(&self) -> Option<&SpanContext> {
+        self.caller_span.as_deref()
+    }
+
+    /// All fields.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, &Field)> {
+        self.fields.iter().map(|(name, value)| (*name, value))
+    }
+
     /// The event.
     #[must_use]
     pub const fn event(&self) -> &'static str {
         self.event
+    }
+
+    /// How long ago it was begun.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// The outcome and its reason.

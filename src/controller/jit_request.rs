@@ -11,6 +11,7 @@ use crate::audit::{Outcome, Record, Recorder};
 use crate::crd::{JitRequest, Phase, User};
 use crate::decision::{Denial, View, chain_stands};
 use crate::jit::{Change, EvidenceKey, Facts, OPEN_MAX, Request, RequestId, Step, Why, step};
+use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::snapshot::watches::RequestEvent;
 use crate::time::Clock;
@@ -52,6 +53,8 @@ pub struct Controller {
     pub evidence: EvidenceKey,
     /// Tells people, if anybody is to be told.
     pub seen: Option<UnboundedSender<Seen>>,
+    /// Counts decisions.
+    pub metrics: Arc<Metrics>,
     /// Who we are to the API server.
     pub own: User,
     /// The time.
@@ -274,6 +277,10 @@ impl Controller {
         }
         record.text("detail", change.message.as_str()).conclude(outcome, change.reason.code());
         self.write(&record).await;
+        let is_open = |phase| matches!(phase, None | Some(Phase::Pending));
+        if let Some(phase) = change.status.phase.filter(|phase| is_open(request.status.phase) && !is_open(Some(*phase))) {
+            self.metrics.decided(phase, self.clock.now().as_second().saturating_sub(request.created));
+        }
         publish(&self.events, request, change).await;
     }
 

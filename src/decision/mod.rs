@@ -16,7 +16,7 @@ pub(crate) use attempt::approval_rule;
 pub use evaluation::{Claimed, Query, Step, evaluate, explain, is_that, requestable};
 pub use operation::{Approvable, Approval, OperationGrant, Redemption, may_request, permit_operation};
 pub use reason::{Denial, Reason};
-pub use standing::{Grants, Issued, chain_stands, stands};
+pub use standing::{Grants, Issued, chain_stands, standing, stands};
 pub use subject::{Parent, Subject};
 
 use crate::agent::{Admission, AllowedAudience, Delegation, Granted, RegisteredAgent};
@@ -26,7 +26,7 @@ use crate::crd::SigningAlgorithm;
 use crate::grammar::{AgentId, Audience, CapabilityName};
 use crate::operation::Operation;
 use crate::snapshot::{AgentIndex, IssuerIndex};
-use standing::{rights, standing};
+use standing::rights;
 
 /// What the cluster says now, as far as decisions depend on it.
 #[derive(Debug, Clone, Copy)]

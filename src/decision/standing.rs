@@ -114,7 +114,10 @@ pub(super) fn rights(agent: &RegisteredAgent) -> Result<&Rights, Denial> {
 }
 
 /// Whether the agent may act at all. Everything unknown is a no.
-pub(super) fn standing(agent: &RegisteredAgent) -> Result<(), Denial> {
+///
+/// # Errors
+/// The rule that keeps it from acting.
+pub fn standing(agent: &RegisteredAgent) -> Result<(), Denial> {
     let id = &agent.id;
     if agent.deleting {
         return Err(Denial::new(Reason::AgentDeleted, format!("{id} is being deleted")));

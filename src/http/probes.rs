@@ -1,6 +1,9 @@
 //! Liveness, readiness and metrics.
 
-use super::App;
+use super::{App, IN_FLIGHT_MAX};
+use crate::crd::Phase;
+use crate::decision::standing;
+use crate::metrics::Observation;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -37,15 +40,33 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
 
 /// Metrics in the OpenMetrics text format.
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    app.metrics.observe_view(app.snapshot.freshness.oldest(Instant::now()).and_then(|(_, age)| age));
-    app.metrics.observe_record_failures(app.recorder.failures());
-    app.metrics.observe_unwitnessed(app.recorder.uncovered());
-    app.metrics.observe_uncopied(app.recorder.uncopied());
-    app.metrics.observe_store(app.store.check().is_ok());
+    app.metrics.observe(&observation(&app));
     match app.metrics.encode() {
         Ok(text) => {
             ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+fn observation(app: &App) -> Observation {
+    let mut now = Observation {
+        ages: app.snapshot.freshness.ages(Instant::now()).collect(),
+        record_failures: app.recorder.failures(),
+        unwitnessed: app.recorder.uncovered(),
+        uncopied: app.recorder.uncopied(),
+        store_reachable: app.store.check().is_ok(),
+        store_queue: app.store.waiting(),
+        in_flight: IN_FLIGHT_MAX.saturating_sub(app.in_flight.available_permits()),
+        ..Observation::default()
+    };
+    for agent in app.snapshot.agents().iter() {
+        let state = standing(agent).map_or_else(|denial| denial.reason.code(), |()| "standing");
+        *now.agents.entry(state).or_default() += 1;
+        now.epochs = now.epochs.saturating_add_signed(agent.epoch);
+    }
+    for request in app.snapshot.requests().iter() {
+        *now.requests.entry(request.status.phase.unwrap_or(Phase::Pending)).or_default() += 1;
+    }
+    now
 }

@@ -163,6 +163,13 @@ impl Store {
         if there { Ok(()) } else { Err(StoreError::Unavailable) }
     }
 
+    /// How many records and claims wait for the database.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let queued = |free: usize| QUEUE.saturating_sub(free);
+        queued(self.records.capacity()) + queued(self.claims.capacity())
+    }
+
     /// Begins the ledger of this process: [`Self::record`] works from now on. The log itself is begun as soon as the database is there.
     ///
     /// # Errors
