@@ -168,6 +168,16 @@ pub struct ServeArgs {
     /// second. Those beyond share one that says how many there were.
     #[arg(long, env = "COUNTERSIGN_AUDIT_REFUSALS_PER_SECOND", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub audit_refusals_per_second: u32,
+    /// How many requests an agent may make in a second, and twice as many at once; beyond it gets 429. 0 is without limit.
+    #[arg(long, env = "COUNTERSIGN_AGENT_REQUESTS_PER_SECOND", default_value_t = 500)]
+    pub agent_requests_per_second: u32,
+    /// The same of a caller that is no agent: a resource server, which asks about each request that it gets itself.
+    #[arg(long, env = "COUNTERSIGN_RESOURCE_SERVER_REQUESTS_PER_SECOND", default_value_t = 5000)]
+    pub resource_server_requests_per_second: u32,
+    /// How many requests of callers who proved no identity may be refused in a second from one address, and twice as many at once. Beyond,
+    /// nothing that comes from there is read: it gets 429. 0 is without limit.
+    #[arg(long, env = "COUNTERSIGN_SOURCE_REFUSALS_PER_SECOND", default_value_t = 100)]
+    pub source_refusals_per_second: u32,
     /// The directory to which logs of the ledger are moved that are older than --audit-retention. Without it nothing is ever removed.
     #[arg(long, env = "COUNTERSIGN_AUDIT_ARCHIVE_DIR", requires = "audit_retention")]
     pub audit_archive_dir: Option<PathBuf>,

@@ -12,7 +12,7 @@ use crate::controller::policies::Policies;
 use crate::controller::{agent, capability, jit_request, lease, ledger, trusted_issuer};
 use crate::crd::User;
 use crate::http::server::{self, Shutdown};
-use crate::http::{App, Authority, Feed, IN_FLIGHT_MAX, Portal, READERS_MAX, probes, router};
+use crate::http::{App, Authority, Feed, IN_FLIGHT_MAX, Portal, READERS_MAX, RateLimits, Rates, probes, router};
 use crate::identity::{ApiServerKeys, Federation, Recognised, Validation, Verifier};
 use crate::metrics::Metrics;
 use crate::snapshot::{Snapshot, Source, watches};
@@ -278,6 +278,13 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     let (sealing, closing) = (recorder.clone(), store.clone());
     let feed = Feed::new(args.issuer.clone(), Arc::clone(&snapshot), Arc::clone(&keys), args.staleness_bound, clock);
     parts.spawn(named("the revocation feed", Arc::clone(&feed).run()));
+    let rates = Rates {
+        agent: args.agent_requests_per_second,
+        resource_server: args.resource_server_requests_per_second,
+        source: args.source_refusals_per_second,
+    };
+    let limits = Arc::new(RateLimits::new(rates, Arc::clone(&metrics)));
+    parts.spawn(named("the memory of limits", Arc::clone(&limits).forget()));
     let app = Arc::new(App {
         issuer: args.issuer.clone(),
         snapshot,
@@ -309,6 +316,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         metrics,
         traces: traces.clone(),
         clock,
+        limits,
         in_flight: Semaphore::new(IN_FLIGHT_MAX),
         lexicons: crate::http::Lexicons::default(),
         readers: Semaphore::new(READERS_MAX),

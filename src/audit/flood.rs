@@ -71,7 +71,7 @@ impl Floodgate {
     /// # Errors
     /// [`Unrecorded`] as from [`Recorder::write`].
     pub async fn write(&self, record: &Record) -> Result<(), Unrecorded> {
-        let address = record.field("client_address").and_then(|address| address.parse().ok());
+        let address = record.client_address();
         let share = |state: &mut State| state.share(record, address, self.rate, Instant::now());
         let (source, share) = share(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         let mut written = match share {

@@ -3,6 +3,7 @@
 use opentelemetry::trace::SpanContext;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Longest text of one field, in bytes. What was cut is marked.
@@ -154,6 +155,12 @@ impl Record {
     pub fn is_of_stranger(&self) -> bool {
         const PROVED: [&str; 6] = ["subject", "service_account", "key_thumbprint", "federated_subject", "user", "by"];
         !self.fields.iter().any(|(name, _)| PROVED.contains(name))
+    }
+
+    /// From where the request came.
+    #[must_use]
+    pub fn client_address(&self) -> Option<IpAddr> {
+        self.field("client_address")?.parse().ok()
     }
 
     /// The text of a field, if there is one.

@@ -84,7 +84,16 @@ pub(super) async fn identify(
     let caller = verified.map_err(|error| presented.role.unidentified(&error))?;
     describe_caller(record, &caller);
     let agent = agent_of(app, &caller, presented.role, record).await?;
+    app.limits.agent(&agent.uid)?;
     Ok((agent, caller))
+}
+
+/// Counts a request of whoever proved to be `caller`: an agent, or a resource server.
+pub(super) fn count(app: &App, caller: &Caller) -> Result<(), Refusal> {
+    match caller.agent(&app.snapshot) {
+        Some(agent) => app.limits.agent(&agent.uid),
+        None => app.limits.resource_server(&caller.describe()),
+    }
 }
 
 /// Verifies a credential that was verified a while ago again, and finds the agent to which it belongs now.
@@ -201,6 +210,7 @@ pub(super) async fn authenticate(
     match app.verifier.verify(token, accepts, &app.snapshot, now).await {
         Ok(caller) => {
             describe_caller(record, &caller);
+            count(app, &caller)?;
             Ok(caller)
         }
         Err(error) => {

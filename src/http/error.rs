@@ -17,7 +17,10 @@ pub struct Refusal {
     detail: Option<String>,
     /// Whether the caller used the Authorization header, which RFC 6749 section 5.2 answers with a challenge.
     challenge: bool,
-    retry_after: bool,
+    /// After how many seconds it may be tried again.
+    retry_after: Option<u64>,
+    /// Whether there may be very many of them, which then share a record.
+    bulk: bool,
     allow: Option<&'static str>,
     close: bool,
 }
@@ -33,7 +36,8 @@ impl Refusal {
             reason,
             detail: None,
             challenge: false,
-            retry_after: false,
+            retry_after: None,
+            bulk: false,
             allow: None,
             close: false,
         }
@@ -55,8 +59,23 @@ impl Refusal {
             status: StatusCode::SERVICE_UNAVAILABLE,
             outcome: Outcome::Error,
             detail: Some(detail.into()),
-            retry_after: true,
+            retry_after: Some(1),
             ..Self::new("temporarily_unavailable", reason, "the service cannot decide now; try again shortly")
+        }
+    }
+
+    /// More than can be worked on at once: 503 and `Retry-After`.
+    pub fn overloaded() -> Self {
+        Self { bulk: true, ..Self::unavailable("overloaded", "too many requests at once") }
+    }
+
+    /// More than the caller may ask (RFC 6585 section 4): 429, and `Retry-After` of so many seconds.
+    pub fn limited(reason: &'static str, description: impl Into<String>, seconds: u64) -> Self {
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            retry_after: Some(seconds),
+            bulk: true,
+            ..Self::new("temporarily_unavailable", reason, description)
         }
     }
 
@@ -97,6 +116,12 @@ impl Refusal {
     #[must_use]
     pub const fn code(&self) -> StatusCode {
         self.status
+    }
+
+    /// Whether there may be very many of them, which then share a record.
+    #[must_use]
+    pub const fn is_bulk(&self) -> bool {
+        self.bulk
     }
 
     /// What the caller is told, as it was written: not yet as any reply needs it.
@@ -204,8 +229,8 @@ impl IntoResponse for Refusal {
         if self.challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"countersign\""));
         }
-        if self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));

@@ -13,6 +13,7 @@ mod exchange;
 mod form;
 mod introspect;
 mod kubernetes;
+mod limits;
 mod metadata;
 mod poll;
 mod polls;
@@ -29,6 +30,7 @@ mod token;
 pub use ask::Lexicons;
 pub use audit::READERS_MAX;
 pub use authority::Authority;
+pub use limits::{RateLimits, Rates};
 pub use polls::Polls;
 pub use portal::Portal;
 pub use probes::router as probes;
@@ -60,7 +62,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How many requests are worked on at once. One costs less than a tenth of a millisecond of a core; what is beyond is shed.
 pub const IN_FLIGHT_MAX: usize = 1024;
@@ -117,6 +119,8 @@ pub struct App {
     pub traces: Option<Arc<Traces>>,
     /// The time.
     pub clock: Clock,
+    /// How much one caller may ask.
+    pub limits: Arc<RateLimits>,
     /// How many requests are worked on at once.
     pub in_flight: Semaphore,
     /// The words of the catalogue.
@@ -189,8 +193,9 @@ where
     if request.method() != Method::POST {
         return (interrupted, Err(Refusal::method("POST").closing()));
     }
-    let Ok(_permit) = app.in_flight.try_acquire() else {
-        return (interrupted, Err(Refusal::unavailable("overloaded", "too many requests at once")));
+    let _place = match place(app, &request) {
+        Ok(place) => place,
+        Err(refusal) => return (interrupted, Err(refusal)),
     };
     match tokio::time::timeout(REQUEST_WITHIN, work(Arc::clone(app), request, record)).await {
         Ok(done) => done,
@@ -199,6 +204,14 @@ where
             (interrupted, Err(refusal.status(StatusCode::REQUEST_TIMEOUT).closing()))
         }
     }
+}
+
+/// A place among those that are worked on, before anything of the request is read.
+fn place<'a>(app: &'a App, request: &Request<Body>) -> Result<SemaphorePermit<'a>, Refusal> {
+    if let Some(ClientAddress(address)) = request.extensions().get() {
+        app.limits.source(address.ip())?;
+    }
+    app.in_flight.try_acquire().map_err(|_| Refusal::overloaded())
 }
 
 /// Begins the record of a request.
@@ -226,11 +239,16 @@ async fn settle<T>(app: &App, mut record: Record, result: Result<T, Refusal>) ->
         refusal.conclude(&mut record);
     }
     let written = app.traces.as_ref().map(|_| SystemTime::now());
-    let recorded = if record.conclusion().0 == Outcome::Deny && record.is_of_stranger() {
-        app.floodgate.write(&record).await
-    } else {
-        app.recorder.write(&record).await
-    };
+    let is_bulk = result.as_ref().is_err_and(Refusal::is_bulk);
+    let is_refused_stranger = record.conclusion().0 == Outcome::Deny && record.is_of_stranger();
+    if is_refused_stranger
+        && !is_bulk
+        && let Some(address) = record.client_address()
+    {
+        app.limits.refused(address);
+    }
+    let recorded =
+        if is_bulk || is_refused_stranger { app.floodgate.write(&record).await } else { app.recorder.write(&record).await };
     let (outcome, reason) = record.conclusion();
     app.metrics.outcome(record.event(), outcome, reason);
     app.metrics.took(record.event(), outcome, record.age());

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Freezes one process, sees issuing and introspection stop within the bound and return soon after the thaw.
-fn freeze(component: impl Fn(&World) -> &Guarded) {
+/// `names` is what the process says that it lacks.
+fn freeze(component: impl Fn(&World) -> &Guarded, names: &[&str]) {
     // A world of its own: nobody else can use it while it is frozen.
     let world = World::start(4, &[], &[]);
     let tenant = world.tenant_with("frozen", &json!({}));
@@ -25,7 +26,11 @@ fn freeze(component: impl Fn(&World) -> &Guarded) {
     let record = world.record_of(&reply);
     assert_eq!((&record["reason"], &record["outcome"]), (&json!("view_stale"), &json!("error")));
     world.introspect(&server, &token).refused(503, "temporarily_unavailable");
-    assert_eq!(world.operator.get("/readyz").expect("an answer").status, 503);
+    wait_until("it names all that it lacks", PATIENCE, || {
+        let answer = world.operator.get("/readyz").expect("an answer");
+        assert_eq!(answer.status, 503);
+        names.iter().all(|name| answer.body.lines().any(|line| line.contains(name)))
+    });
     // P7: keys and metadata stay up.
     for path in ["/oauth2/jwks", "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration", "/healthz"] {
         let answer = world.http.get(format!("{}{path}", world.operator.url())).send().expect("an answer");
@@ -42,12 +47,12 @@ fn freeze(component: impl Fn(&World) -> &Guarded) {
 
 #[test]
 fn a_frozen_api_server_stops_issuing_within_ten_seconds() {
-    freeze(|world| world.cluster.api_server().expect("a cluster that we started"));
+    freeze(|world| world.cluster.api_server().expect("a cluster that we started"), &["agents", "pods", "secret", "lease"]);
 }
 
 #[test]
 fn a_frozen_etcd_stops_issuing_within_ten_seconds() {
-    freeze(|world| world.cluster.etcd().expect("a cluster that we started"));
+    freeze(|world| world.cluster.etcd().expect("a cluster that we started"), &["lease"]);
 }
 
 #[test]

@@ -114,6 +114,10 @@ impl Operator {
             &format!("--audit-log={}", audit_log(directory).display()),
             // Tests look for the record of each refusal, and many run at once from one address.
             "--audit-refusals-per-second=1000000",
+            // The same of limits: those are tested where they are given.
+            "--source-refusals-per-second=0",
+            "--agent-requests-per-second=0",
+            "--resource-server-requests-per-second=0",
             &database(directory, options.database.as_deref())?,
         ]
         .map(str::to_owned)

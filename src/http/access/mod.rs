@@ -6,7 +6,7 @@ mod question;
 
 pub(super) use judge::{Answer, access_request, conclude, judge, shown};
 
-use super::caller::{bearer, describe_caller};
+use super::caller::{bearer, count, describe_caller};
 use super::error::{CredentialRole, Refusal};
 use super::form::read_body;
 use super::{App, begin, bounded, finish, json, now_if_fresh};
@@ -112,6 +112,7 @@ async fn read(app: &App, request: Request<Body>, record: &mut Record) -> Result<
     let verified = app.verifier.verify(&token, Accepts::Assertions, &app.snapshot, now).await;
     let caller = verified.map_err(|error| CredentialRole::CLIENT.unidentified(&error).challenged())?;
     describe_caller(record, &caller);
+    count(app, &caller)?;
     if let Some(agent) = caller.agent(&app.snapshot) {
         record.text("caller", agent.id.to_string());
     }

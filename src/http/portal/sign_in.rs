@@ -54,6 +54,7 @@ pub(super) async fn with_token(app: &Arc<App>, portal: &Portal, request: Request
     record.text("signed_in_with", Way::Token.code());
     let mut next = HOME.to_owned();
     let result = async {
+        let _place = super::super::place(app, &request)?;
         guard::same_origin(request.headers(), &portal.origin).map_err(Refusal::closing)?;
         let headers = request.headers().clone();
         let form = Form::read_with_lines(request, &["token"]).await?;

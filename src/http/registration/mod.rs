@@ -56,8 +56,9 @@ async fn endpoint(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
         }
     };
     let mut record = begin(event, &request);
-    let Ok(_permit) = app.in_flight.try_acquire() else {
-        return finish(&app, record, Err(Refusal::unavailable("overloaded", "too many requests at once"))).await;
+    let _place = match super::place(&app, &request) {
+        Ok(place) => place,
+        Err(refusal) => return finish(&app, record, Err(refusal)).await,
     };
     let done = tokio::time::timeout(REQUEST_WITHIN, serve(&app, &method, id.as_deref(), request, &mut record)).await;
     let result = done.unwrap_or_else(|_| {
