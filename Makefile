@@ -48,9 +48,14 @@ test: tools clients browser ## Run all tests, on a real Kubernetes API server
 
 # Rounds of `kill -9` on each database; `make test` does ten.
 KILL_ROUNDS := 200
+# How long each fault lasts, and a part of the name of those that are meant; none means all.
+FAULT_SECONDS := 30
+FAULT :=
 
 .PHONY: faults
-faults: tools ## Run the tests of crashes much longer
+faults: tools ## Let everything fail, under load, and check what must hold
+	COUNTERSIGN_FAULT_SECONDS=$(FAULT_SECONDS) COUNTERSIGN_FAULT='$(FAULT)' \
+		cargo test --locked --test it -- --nocapture faults::
 	COUNTERSIGN_KILL_ROUNDS=$(KILL_ROUNDS) cargo test --locked --test it -- --nocapture kill_9_under_load
 
 .PHONY: bench

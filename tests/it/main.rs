@@ -58,6 +58,7 @@ mod clients;
 mod connections;
 mod delegation;
 mod enforcement;
+mod faults;
 mod federation_examples;
 mod forged_tokens;
 mod grants;

@@ -93,7 +93,12 @@ impl World {
 
     /// One of its own on the database of that URL, where there may be [another](Self::another) operator.
     pub fn start_on_database(url: String) -> Self {
-        Self::start_with(&ClusterOptions::default(), 4, &[], &[], Some(url))
+        Self::start_on_both(&ClusterOptions::default(), url)
+    }
+
+    /// The same on a cluster with these options.
+    pub fn start_on_both(options: &ClusterOptions, url: String) -> Self {
+        Self::start_with(options, 4, &[], &[], Some(url))
     }
 
     fn start_with(options: &ClusterOptions, helm: u8, values: &[(&str, &str)], args: &[&str], database: Option<String>) -> Self {

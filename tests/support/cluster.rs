@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+pub use super::control_plane::Part;
+
 use super::control_plane::ControlPlane;
 use super::directory::Directory;
 use super::error::{Context, Error, Result};
@@ -146,6 +148,11 @@ impl Cluster {
     /// The API server, to be stopped or frozen. `None` for an existing cluster.
     pub fn api_server(&self) -> Option<&Guarded> {
         self.control_plane.as_ref().map(ControlPlane::api_server)
+    }
+
+    /// The control plane, to have its parts killed and started again. `None` for an existing cluster.
+    pub fn control_plane(&self) -> Option<&ControlPlane> {
+        self.control_plane.as_ref()
     }
 
     /// Fails, with the end of its log, if a process of the control plane has ended.

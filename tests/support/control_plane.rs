@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::cluster::ClusterOptions;
@@ -30,6 +31,27 @@ pub struct ControlPlane {
     api_server: Guarded,
     /// Listens on 127.0.0.1 without TLS; it holds nothing but test objects.
     etcd: Guarded,
+    /// What it takes to start those two again.
+    again: [Again; 2],
+}
+
+/// One of the two components that hold the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// kube-apiserver.
+    ApiServer,
+    /// etcd.
+    Etcd,
+}
+
+/// How a component was started, and the process that took its place.
+#[derive(Debug)]
+struct Again {
+    part: Part,
+    component: Component,
+    root: PathBuf,
+    flags: Vec<String>,
+    later: Mutex<Option<Guarded>>,
 }
 
 impl ControlPlane {
@@ -59,6 +81,41 @@ impl ControlPlane {
         &self.api_server
     }
 
+    /// Sends a signal to a component as it runs now, even if it was [started again](Self::resume).
+    pub fn signal(&self, part: Part, signal: &str) -> Result<()> {
+        self.current(part, |process| process.signal(signal))
+    }
+
+    /// Kills a component. Returns when it is gone.
+    pub fn kill(&self, part: Part) -> Result<()> {
+        self.current(part, |process| {
+            process.signal("KILL")?;
+            process.wait(Duration::from_secs(30)).map(drop)
+        })
+    }
+
+    /// Starts a component that was killed, on the same port and data.
+    pub fn resume(&self, part: Part) -> Result<()> {
+        let again = self.again(part);
+        let started = again.component.spawn(&again.root, again.flags.clone())?;
+        *again.later.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
+        Ok(())
+    }
+
+    fn again(&self, part: Part) -> &Again {
+        let [first, second] = &self.again;
+        if first.part == part { first } else { second }
+    }
+
+    fn current<T>(&self, part: Part, work: impl FnOnce(&Guarded) -> T) -> T {
+        let later = self.again(part).later.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*later, part) {
+            (Some(process), _) => work(process),
+            (None, Part::ApiServer) => work(&self.api_server),
+            (None, Part::Etcd) => work(&self.etcd),
+        }
+    }
+
     /// Fails if one of the processes has ended.
     pub fn check(&self) -> Result<()> {
         let controller_manager = self.controller_manager.iter();
@@ -73,11 +130,21 @@ impl ControlPlane {
         let [client_port, peer_port, secure_port] = free_ports()?;
         let deadline = Instant::now() + START_LIMIT;
 
-        let etcd = binaries.etcd.spawn(files, etcd_flags(files, client_port, peer_port, options))?;
+        let again = |part, component: &Component, flags: &[String]| Again {
+            part,
+            component: component.clone(),
+            root: files.root.clone(),
+            flags: flags.to_vec(),
+            later: Mutex::default(),
+        };
+        let flags = etcd_flags(files, client_port, peer_port, options);
+        let etcd_again = again(Part::Etcd, &binaries.etcd, &flags);
+        let etcd = binaries.etcd.spawn(&files.root, flags)?;
         wait_for_listener(&[&etcd], client_port, deadline)?;
 
         let flags = api_server_flags(files, client_port, secure_port, options);
-        let api_server = binaries.api_server.spawn(files, flags)?;
+        let api_server_again = again(Part::ApiServer, &binaries.api_server, &flags);
+        let api_server = binaries.api_server.spawn(&files.root, flags)?;
         wait_for_listener(&[&api_server, &etcd], secure_port, deadline)?;
         let kubeconfig = Kubeconfig::local(secure_port, &files.certificate, users.admin_token());
         let admin_file = kubeconfig.write_admin(&files.root, "admin")?;
@@ -88,20 +155,22 @@ impl ControlPlane {
         let controller_manager = match &binaries.controller_manager {
             None => None,
             Some(program) => {
-                let process = program.spawn(files, controller_manager_flags(files, &admin_file))?;
+                let process = program.spawn(&files.root, controller_manager_flags(files, &admin_file))?;
                 let first_work = ["get", "--namespace=default", "serviceaccount", "default"];
                 wait_until_answered(&[&process, &api_server, &etcd], &kubectl, &first_work, deadline)?;
                 Some(process)
             }
         };
-        Ok((Self { controller_manager, api_server, etcd }, kubeconfig))
+        let again = [api_server_again, etcd_again];
+        Ok((Self { controller_manager, api_server, etcd, again }, kubeconfig))
     }
 }
 
 impl Drop for ControlPlane {
     /// Nothing in it is worth the five seconds an API server takes to end in order when etcd ends beside it.
     fn drop(&mut self) {
-        for process in self.controller_manager.iter().chain([&self.api_server, &self.etcd]) {
+        let later = self.again.iter_mut().filter_map(|again| again.later.get_mut().ok()?.as_ref());
+        for process in self.controller_manager.iter().chain([&self.api_server, &self.etcd]).chain(later) {
             if process.exited().is_none()
                 && let Err(error) = process.signal("KILL")
             {
@@ -112,7 +181,7 @@ impl Drop for ControlPlane {
 }
 
 /// A component: the program and, where one program is all components, which one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Component {
     /// Also the name of its log and pid file.
     name: &'static str,
@@ -124,10 +193,10 @@ struct Component {
 
 impl Component {
     /// Runs it in the cluster's directory.
-    fn spawn(&self, files: &Files, flags: Vec<String>) -> Result<Guarded> {
+    fn spawn(&self, root: &Path, flags: Vec<String>) -> Result<Guarded> {
         let mut args = if self.dispatches { vec![self.name.to_owned()] } else { Vec::new() };
         args.extend(flags);
-        Guarded::spawn(&files.root, self.name, &self.program, &args, &clean_env(&files.root))
+        Guarded::spawn(root, self.name, &self.program, &args, &clean_env(root))
     }
 }
 
