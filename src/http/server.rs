@@ -61,8 +61,13 @@ impl Shutdown {
 }
 
 /// Serves `router` on `listener` until it is told to close, then lets open requests finish.
-pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, mut shutdown: Shutdown) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, shutdown: Shutdown) {
+    serve_at_most(CONNECTIONS_MAX, listener, tls, router, shutdown).await;
+}
+
+/// The same, on so many connections at once.
+pub async fn serve_at_most(most: usize, listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, mut shutdown: Shutdown) {
+    let connections = Arc::new(Semaphore::new(most));
     loop {
         let Ok(slot) = Arc::clone(&connections).acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -84,7 +89,7 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Rout
             drop(slot);
         });
     }
-    let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
+    let all = u32::try_from(most).unwrap_or(u32::MAX);
     if tokio::time::timeout(DRAIN_WITHIN, connections.acquire_many(all)).await.is_err() {
         tracing::warn!("open requests did not finish in time and are cut off");
     }
