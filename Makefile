@@ -72,7 +72,9 @@ RESOURCES := agents capabilities jitrequests trustedissuers
 GENERATED := $(RESOURCES:%=crds/%.yaml) \
 	$(RESOURCES:%=charts/countersign/files/crds/%.yaml) \
 	charts/countersign/files/admission/validating.yaml \
-	charts/countersign/files/admission/mutating.yaml
+	charts/countersign/files/admission/mutating.yaml \
+	charts/countersign/files/admission/inject.yaml \
+	charts/countersign/files/admission/injected.yaml
 
 # $(call generate,DIRECTORY): writes all of it below DIRECTORY.
 define generate
@@ -81,6 +83,8 @@ define generate
 	cp $(1)/crds/*.yaml $(1)/charts/countersign/files/crds/
 	cargo run --locked --quiet -- admission validating >$(1)/charts/countersign/files/admission/validating.yaml
 	cargo run --locked --quiet -- admission mutating >$(1)/charts/countersign/files/admission/mutating.yaml
+	cargo run --locked --quiet -- admission inject >$(1)/charts/countersign/files/admission/inject.yaml
+	cargo run --locked --quiet -- admission injected >$(1)/charts/countersign/files/admission/injected.yaml
 endef
 
 # Into a folder beside, then over, so that a failure leaves the old files whole.

@@ -10,6 +10,7 @@ use crate::cli::can::CanArgs;
 use crate::cli::keygen::KeygenArgs;
 use crate::cli::reach::ReachArgs;
 use crate::cli::revoke::RevokeArgs;
+use crate::cli::sidecar::{ReadyArgs, SidecarArgs, SnippetArgs};
 use crate::grammar::{is_dns_label, is_dns_subdomain};
 use crate::identity::CredentialPolicy;
 use crate::store::DatabaseUrl;
@@ -69,6 +70,13 @@ pub enum Command {
     Keygen(KeygenArgs),
     /// Print a client assertion (RFC 7523) signed with an agent's key, for a token request with curl.
     Assert(AssertArgs),
+    /// Run beside an agent, hold its credential, and hand it tokens on the loopback address. Of a flag given twice the last counts.
+    #[command(args_override_self = true)]
+    Sidecar(Box<SidecarArgs>),
+    /// Say whether the sidecar is ready: the probe of its container. The status is 0 if it is, 1 if not.
+    SidecarReady(ReadyArgs),
+    /// Print what makes a sidecar of a Pod, to be written by hand where the API server does not write it.
+    SidecarSnippet(Box<SnippetArgs>),
     /// Ask the record of what was decided: who really did this, and is that still what was written?
     Audit(Box<AuditArgs>),
 }
@@ -80,6 +88,10 @@ pub enum PolicyKind {
     Validating,
     /// Those that write stamps; where the API server has MutatingAdmissionPolicy.
     Mutating,
+    /// The one that puts the sidecar into pods, likewise.
+    Inject,
+    /// The one that refuses pods which would run without it.
+    Injected,
 }
 
 /// How ServiceAccount tokens are checked.
@@ -333,7 +345,8 @@ pub(crate) fn object_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn loopback(text: &str) -> Result<SocketAddr, String> {
+/// Parses an address on which tokens may be served in the clear.
+pub(crate) fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|_| "must be <ip>:<port>".to_owned())?;
     if address.ip().is_loopback() {
         Ok(address)
@@ -375,6 +388,11 @@ fn retention(text: &str) -> Result<u64, String> {
         Some(seconds @ 1..=315_360_000) => Ok(seconds),
         _ => Err("must be a duration from 1s to 3650d, such as 720h or 90d".to_owned()),
     }
+}
+
+/// A duration within these bounds, in seconds.
+pub(crate) fn bounded(text: &str, bounds: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    duration(text).filter(|seconds| bounds.contains(seconds))
 }
 
 /// A whole number of seconds, minutes, hours or days, in seconds.

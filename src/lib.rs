@@ -21,7 +21,8 @@
 //! Beside them, `controller` keeps the state of Agents, keys, certificates and the Lease in Kubernetes; `crd` and `admission`
 //! are the sources of what the chart installs; `grammar`, `agent`, `agent_key`, `capability`, `chain`, `operation` and `public_key` hold
 //! the types that everything is parsed into; `revocation` is what ends tokens; `ask` reads questions in plain words, `reach` says
-//! what an agent could ever bring about, `cli` is what the command line does beside serving, and `plugin` is `kubectl countersign`.
+//! what an agent could ever bring about, `cli` is what the command line does beside serving, `plugin` is `kubectl countersign`, and `sidecar`
+//! is what runs beside an agent and asks the token service for it.
 //!
 //! `ask`, `decision`, `headline`, `jit`, `notify`, `reach`, `revocation`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
 
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod config;
 pub mod operator;
 pub mod plugin;
+pub mod sidecar;
 
 pub mod ask;
 pub mod audit;

@@ -3,12 +3,13 @@
 use clap::Parser as _;
 use countersign::cli::audit::AuditArgs;
 use countersign::cli::revoke::RevokeArgs;
+use countersign::cli::sidecar::SidecarArgs;
 use countersign::cli::{assertion, audit, can, keygen, reach};
 use countersign::config::{Cli, Command, PolicyKind, RotateArgs, ServeArgs};
 use countersign::controller::credentials::{self, Mode};
 use countersign::snapshot::Snapshot;
 use countersign::time::Clock;
-use countersign::{admission, cluster, crd, error_chain, operator, yaml};
+use countersign::{admission, cluster, crd, error_chain, operator, sidecar, yaml};
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -34,6 +35,8 @@ fn main() -> ExitCode {
             admission::validating_yaml().map_err(|e| e.to_string()).and_then(|text| print(&text))
         }
         Command::Admission { kind: PolicyKind::Mutating } => print(&admission::mutating_yaml()),
+        Command::Admission { kind: PolicyKind::Inject } => print(&admission::inject_yaml()),
+        Command::Admission { kind: PolicyKind::Injected } => print(&admission::injected_yaml()),
         Command::Keygen(args) => {
             let now = Clock::system().now().as_second();
             keygen::run(&args, now, &mut std::io::stdout(), &mut std::io::stderr()).map_err(|e| e.to_string())
@@ -42,6 +45,9 @@ fn main() -> ExitCode {
             .map_err(|e| e.to_string())
             .and_then(|token| print(&format!("{token}\n"))),
         Command::Serve(args) => serve(*args),
+        Command::Sidecar(args) => run_sidecar(*args),
+        Command::SidecarReady(args) => sidecar::probe(args.listen_address),
+        Command::SidecarSnippet(args) => args.print().map_err(|e| e.to_string()).and_then(|text| print(&text)),
         Command::Revoke(args) => revoke(&args).and_then(|text| print(&text)),
         Command::RotateSigningKeys(args) => rotate(&args).and_then(|text| print(&text)),
     };
@@ -92,10 +98,16 @@ fn print(text: &str) -> Result<(), String> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|e| e.to_string())
 }
 
-/// The runtime, and the one provider for every TLS connection of the process.
-fn runtime() -> Result<Runtime, String> {
+/// The one provider for every TLS connection of the process.
+fn install_provider() -> Result<(), String> {
     // A second call would be a bug.
-    rustls::crypto::aws_lc_rs::default_provider().install_default().map_err(|_| "a crypto provider was installed before")?;
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| "a crypto provider was installed before".to_owned())
+}
+
+fn runtime() -> Result<Runtime, String> {
+    install_provider()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())
 }
 
@@ -121,19 +133,35 @@ fn revoke(args: &RevokeArgs) -> Result<String, String> {
 }
 
 fn serve(args: ServeArgs) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&args.log_level).map_err(|e| format!("--log-level: {e}"))?;
+    log_to_stderr(&args.log_level)?;
+    runtime()?.block_on(async { operator::serve(args, told_to_stop()?).await.map_err(|e| e.to_string()) })
+}
+
+/// One thread is enough for it, and the stacks of more would be most of its memory.
+fn run_sidecar(args: SidecarArgs) -> Result<(), String> {
+    log_to_stderr(&args.log_level)?;
+    install_provider()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(async { sidecar::serve(args, told_to_stop()?).await.map_err(|e| e.to_string()) })
+}
+
+fn log_to_stderr(level: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(level).map_err(|e| format!("--log-level: {e}"))?;
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
-    runtime()?.block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            tracing::info!("told to stop");
-            stop.send_replace(true);
-        });
-        operator::serve(args, stopped).await.map_err(|e| e.to_string())
-    })
+    Ok(())
+}
+
+/// Says true once the process is told to stop.
+fn told_to_stop() -> Result<watch::Receiver<bool>, String> {
+    let (stop, stopped) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        tracing::info!("told to stop");
+        stop.send_replace(true);
+    });
+    Ok(stopped)
 }

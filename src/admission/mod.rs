@@ -7,6 +7,7 @@
 mod agent;
 mod capability;
 pub mod enforcement;
+pub mod injection;
 mod jit_request;
 mod person;
 mod revocation;
@@ -111,6 +112,18 @@ pub fn validating_yaml() -> Result<String, serde_json::Error> {
 #[must_use]
 pub fn mutating_yaml() -> String {
     crate::yaml::documents(&mutating())
+}
+
+/// [`injection::mutating`] as a YAML document.
+#[must_use]
+pub fn inject_yaml() -> String {
+    crate::yaml::documents(&[injection::mutating()])
+}
+
+/// [`injection::validating`] as a YAML document.
+#[must_use]
+pub fn injected_yaml() -> String {
+    crate::yaml::documents(&[injection::validating()])
 }
 
 /// One policy on one resource of our group. Every field that the API server would fill with a default is written

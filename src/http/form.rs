@@ -2,7 +2,7 @@
 
 use super::error::Refusal;
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::http::{HeaderMap, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use percent_encoding::percent_decode;
 use std::borrow::Cow;
@@ -36,6 +36,14 @@ impl Form {
     pub async fn read_with_lines(request: Request<Body>, lines: &[&str]) -> Result<Self, Refusal> {
         let body = read_body(request, "application/x-www-form-urlencoded").await?;
         Self::parse(&body, lines)
+    }
+
+    /// Reads the parameters of a GET.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn of_query(uri: &Uri) -> Result<Self, Refusal> {
+        Self::parse(&Bytes::copy_from_slice(uri.query().unwrap_or_default().as_bytes()), &[])
     }
 
     fn parse(body: &Bytes, lines: &[&str]) -> Result<Self, Refusal> {
@@ -82,6 +90,11 @@ impl Form {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
+    /// The names that were sent.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// All values of `name`.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
@@ -106,7 +119,7 @@ fn check_headers(headers: &HeaderMap, media_type: &str) -> Result<(), Refusal> {
 }
 
 /// Reads the body of a POST, which must be of type `media_type`.
-pub(super) async fn read_body(request: Request<Body>, media_type: &str) -> Result<Bytes, Refusal> {
+pub(crate) async fn read_body(request: Request<Body>, media_type: &str) -> Result<Bytes, Refusal> {
     if request.uri().query().is_some() {
         // RFC 6749 section 3.2: parameters go into the body. In a query they would end in access logs.
         return Err(Refusal::malformed("the request has a query: send the parameters in the body").closing());

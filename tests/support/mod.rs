@@ -28,7 +28,7 @@ pub mod issuer;
 mod kubeconfig;
 pub mod kubectl;
 pub mod operator;
-mod ports;
+pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod receiver;

@@ -28,6 +28,20 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Not empty if sidecars are injected. */}}
+{{- define "countersign.injects" -}}
+{{- $enabled := toString .Values.injection.enabled -}}
+{{- $known := or (not .Values.tls.existingSecret) .Values.injection.certificateAuthority -}}
+{{- if eq $enabled "auto" -}}
+{{- if and $known (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}true{{ end -}}
+{{- else if eq $enabled "true" -}}
+{{- if not $known -}}
+{{- fail "injection.certificateAuthority: with tls.existingSecret only you know who has signed the server's certificate" -}}
+{{- end -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- define "countersign.workloadKind" -}}
 {{- if .Values.database.existingSecret }}Deployment{{ else }}StatefulSet{{ end -}}
 {{- end -}}
