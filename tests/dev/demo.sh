@@ -16,7 +16,7 @@ trap 'exit 143' TERM
 "$here/control.sh" up "$@"
 # shellcheck source=/dev/null # written by `up`
 . "$directory/env"
-for example in quickstart outside payments delegation decisions; do
+for example in quickstart outside payments delegation decisions sidecar; do
 	printf '\n== examples/%s\n' "$example"
 	"$here/../../examples/$example/demo.sh"
 done

@@ -4,6 +4,7 @@ use crate::payments::{Asked, details};
 use crate::sidecars::Sidecar;
 use crate::support::cluster::ClusterOptions;
 use crate::support::operator::{Operator, OperatorOptions};
+use crate::support::repository;
 use crate::world::{DOCS, PATIENCE, World, agent, binary, claims, stamped, wait_until};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -340,7 +341,7 @@ fn an_agent_asks_beforehand_and_need_not_know_its_name() {
     assert_eq!((&answers["evaluations"][0]["decision"], &answers["evaluations"][1]["decision"]), (&json!(true), &json!(false)));
     let found = sidecar.question("/access/v1/search/action", &json!({"resource": {"type": "document", "id": "reports/q3"}}));
     assert_eq!(found.expect(200).body["results"], json!([{"name": "document.read"}, {"name": "web.search"}]));
-    assert_eq!(sidecar.question("/ask", &json!({"question": "Can I read documents?"})).expect(200).body["decision"], true);
+    assert_eq!(sidecar.question("/ask", &json!({"question": "Can I search the web?"})).expect(200).body["decision"], true);
     // What it says itself stays: it may not ask about another one.
     let mut other = evaluate("document.read");
     other["subject"] = json!({"type": "agent", "id": "agent:somewhere/else"});
@@ -411,4 +412,24 @@ fn it_ends_in_order_and_needs_little_memory() {
     let status = sidecar.process().wait(PATIENCE).expect("it has ended");
     assert!(status.success() && sidecar.log().contains("the sidecar has ended"), "{status} {}", sidecar.log());
     assert!(sidecar.directory().exists());
+}
+
+#[test]
+fn an_agent_in_javascript_needs_nothing_but_fetch() {
+    let world = World::shared();
+    let bot = world.tenant("sidecar-node");
+    let sidecar = Sidecar::beside(&bot, &[]);
+    let output = Command::new("node")
+        .arg(repository().join("tests/clients/sidecar.mjs"))
+        .env("SIDECAR_URL", sidecar.url(""))
+        .env("COUNTERSIGN_URL", world.operator.url())
+        .env("NODE_EXTRA_CA_CERTS", world.operator.ca_file())
+        .env("AUDIENCE", DOCS)
+        .env("AGENT", bot.subject())
+        .output()
+        .expect("node");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}\n(run `make clients` if a package is missing)");
+    let said: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(said["subject"], bot.subject());
 }
