@@ -143,11 +143,13 @@ lint-gen:
 	@rm -rf $(DEV)/gen
 
 .PHONY: tools
-tools: ## Get what the tests need: Kubernetes, Helm 3 and 4
+tools: ## Get what the tests need: Kubernetes, Helm 3 and 4, and what checks the chart
 	@tests/dev/prerequisites.sh
 	@tests/cluster/build.sh >/dev/null
 	@tests/tools/helm.sh 3 >/dev/null
 	@tests/tools/helm.sh 4 >/dev/null
+	@tests/tools/go.sh helm-unittest >/dev/null
+	@tests/tools/go.sh kubeconform >/dev/null
 
 # The clients of other people that the tests run against the token service.
 .PHONY: clients
