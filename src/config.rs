@@ -10,6 +10,7 @@ use crate::cli::can::CanArgs;
 use crate::cli::keygen::KeygenArgs;
 use crate::cli::reach::ReachArgs;
 use crate::cli::revoke::RevokeArgs;
+use crate::cli::self_test::SelfTestArgs;
 use crate::cli::sidecar::{ReadyArgs, SidecarArgs, SnippetArgs};
 use crate::grammar::{is_dns_label, is_dns_subdomain};
 use crate::identity::CredentialPolicy;
@@ -79,6 +80,11 @@ pub enum Command {
     SidecarSnippet(Box<SnippetArgs>),
     /// Ask the record of what was decided: who really did this, and is that still what was written?
     Audit(Box<AuditArgs>),
+    /// Say whether an installation works, as an agent: it obtains a token, is refused another, and reads the metrics. `helm test` runs this.
+    ///
+    /// Prints a line for each check. The status is 0 if all hold, 1 if one does not, 2 if nothing can be checked.
+    #[command(args_override_self = true)]
+    SelfTest(Box<SelfTestArgs>),
 }
 
 /// The two kinds of admission policies.

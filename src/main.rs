@@ -4,7 +4,7 @@ use clap::Parser as _;
 use countersign::cli::audit::AuditArgs;
 use countersign::cli::revoke::RevokeArgs;
 use countersign::cli::sidecar::SidecarArgs;
-use countersign::cli::{assertion, audit, can, keygen, reach};
+use countersign::cli::{assertion, audit, can, keygen, reach, self_test};
 use countersign::config::{Cli, Command, PolicyKind, RotateArgs, ServeArgs};
 use countersign::controller::credentials::{self, Mode};
 use countersign::snapshot::Snapshot;
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             return answer(async { can::run(&args, Clock::system().seconds()).await.map_err(|e| e.to_string()) });
         }
         Command::Reach(args) => return answer(async { reach::run(&args).await.map_err(|e| e.to_string()) }),
+        Command::SelfTest(args) => return answer(async { self_test::run(&args).await }),
         Command::Crds { resource } => crds(resource.as_deref()).and_then(|text| print(&text)),
         Command::Admission { kind: PolicyKind::Validating } => {
             admission::validating_yaml().map_err(|e| e.to_string()).and_then(|text| print(&text))

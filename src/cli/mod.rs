@@ -1,5 +1,5 @@
 //! What the command line does beside serving: it makes the key pairs of agents and signs with them, asks the ledger, ends tokens, says what
-//! agents may and could do, and runs beside one.
+//! agents may and could do, runs beside one, and tells whether an installation works.
 
 pub mod assertion;
 pub mod audit;
@@ -9,6 +9,7 @@ pub mod objects;
 mod private_file;
 pub mod reach;
 pub mod revoke;
+pub mod self_test;
 pub mod sidecar;
 
 use crate::agent_key::SecretKeyError;
