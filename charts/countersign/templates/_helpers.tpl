@@ -31,12 +31,12 @@
 {{/* Not empty if sidecars are injected. */}}
 {{- define "countersign.injects" -}}
 {{- $enabled := toString .Values.injection.enabled -}}
-{{- $known := or (not .Values.tls.existingSecret) .Values.injection.certificateAuthority -}}
+{{- $known := or (not (include "countersign.tlsSecret" .)) .Values.injection.certificateAuthority -}}
 {{- if eq $enabled "auto" -}}
 {{- if and $known (.Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") }}true{{ end -}}
 {{- else if eq $enabled "true" -}}
 {{- if not $known -}}
-{{- fail "injection.certificateAuthority: with tls.existingSecret only you know who has signed the server's certificate" -}}
+{{- fail "injection.certificateAuthority: with tls.existingSecret or tls.certManager only you know who has signed the server's certificate" -}}
 {{- end -}}
 true
 {{- end -}}
@@ -86,4 +86,50 @@ spec:{{ last $parts | trimSuffix "\n" }}
 {{- end }}
 {{- end }}
 {{- if not $found }}{{ fail (printf "%s holds no document" .file) }}{{ end -}}
+{{- end -}}
+
+{{/* The Secret with the server's certificate. Empty if the operator makes its own. */}}
+{{- define "countersign.tlsSecret" -}}
+{{- if .Values.tls.certManager.enabled -}}
+{{- if .Values.tls.existingSecret -}}
+{{- fail "tls: existingSecret and certManager exclude each other: who makes the certificate?" -}}
+{{- end -}}
+{{ include "countersign.fullname" . }}-tls
+{{- else -}}
+{{ .Values.tls.existingSecret }}
+{{- end -}}
+{{- end -}}
+
+{{/* The names of the Service, one on each line. */}}
+{{- define "countersign.serviceNames" -}}
+{{- $fullname := include "countersign.fullname" . -}}
+{{ $fullname }}
+{{ $fullname }}.{{ .Release.Namespace }}
+{{ $fullname }}.{{ .Release.Namespace }}.svc
+{{ $fullname }}.{{ .Release.Namespace }}.svc.cluster.local
+{{- end -}}
+
+{{/* What keeps a pod within the Pod Security Standard `restricted`. No value changes it. */}}
+{{- define "countersign.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "countersign.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Labels of what `helm test` makes. The Service, the budget and the network policy must not
+     take its pod for the operator's. */}}
+{{- define "countersign.testLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-test
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
