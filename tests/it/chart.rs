@@ -14,9 +14,13 @@ fn rendered(helm: u8) -> Vec<Value> {
 }
 
 /// All documents of the chart rendered with these values.
-fn rendered_with(helm: u8, values: &[(&str, &str)]) -> Vec<Value> {
+pub fn rendered_with(helm: u8, values: &[(&str, &str)]) -> Vec<Value> {
     let scratch = tempfile::tempdir().expect("a directory");
-    let yaml = render_chart(scratch.path(), helm, values).expect("the chart renders");
+    documents(&render_chart(scratch.path(), helm, values).expect("the chart renders"))
+}
+
+/// All documents of a YAML text.
+pub fn documents(yaml: &str) -> Vec<Value> {
     yaml.split("\n---")
         .filter(|d| d.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#') && l.trim() != "---"))
         .map(parse)
@@ -27,7 +31,8 @@ fn parse(document: &str) -> Value {
     serde_saphyr::from_str(document).unwrap_or_else(|e| panic!("{e}: {document}"))
 }
 
-fn of_kind<'a>(documents: &'a [Value], kind: &str) -> Vec<&'a Value> {
+/// Those of this kind.
+pub fn of_kind<'a>(documents: &'a [Value], kind: &str) -> Vec<&'a Value> {
     documents.iter().filter(|d| d["kind"] == kind).collect()
 }
 

@@ -53,6 +53,24 @@ const SAMPLE: &str = r#"{
     "spec": { "owner": "admin", "identity": { "serviceAccounts": [{ "name": "sample" }] }, "capabilities": [{ "name": "a" }] }
 }"#;
 
+/// Runs helm on a cluster. The namespace of the chart is created where that is asked for, not by itself.
+pub fn helm_on(cluster: &Cluster, helm_major: u8, arguments: &[&str]) -> Result<String> {
+    let mut helm = helm(helm_major, cluster.directory().path())?;
+    run(helm.args(arguments).arg("--kubeconfig").arg(cluster.kubeconfig()))
+}
+
+/// What the chart would install with these values, all of them in one file, and with those of other files.
+pub fn render_chart_from(scratch: &Path, helm_major: u8, files: &[&Path], values: &serde_json::Value) -> Result<String> {
+    let file = scratch.join("values.json");
+    std::fs::write(&file, values.to_string()).context(file.display())?;
+    let mut helm = helm(helm_major, scratch)?;
+    helm.args(["template", RELEASE]).arg(chart()).args(["--namespace", NAMESPACE]);
+    for file in files.iter().copied().chain([file.as_path()]) {
+        helm.arg("--values").arg(file);
+    }
+    run(&mut helm)
+}
+
 /// What the chart would install with these values, as YAML. `scratch` is a directory for Helm's own files.
 pub fn render_chart(scratch: &Path, helm_major: u8, set: &[(&str, &str)]) -> Result<String> {
     let mut helm = helm(helm_major, scratch)?;
@@ -61,7 +79,7 @@ pub fn render_chart(scratch: &Path, helm_major: u8, set: &[(&str, &str)]) -> Res
 }
 
 /// The chart in this repository.
-fn chart() -> PathBuf {
+pub fn chart() -> PathBuf {
     super::repository().join("charts/countersign")
 }
 

@@ -151,6 +151,11 @@ impl Operator {
         &self.ca_file
     }
 
+    /// The URL of its metrics.
+    pub fn metrics_url(&self) -> String {
+        format!("http://{}/metrics", self.metrics_address)
+    }
+
     /// GET over plain HTTP from the address of health and metrics: `/readyz`, `/healthz`, `/metrics`.
     pub fn get(&self, path: &str) -> Result<http::Answer> {
         http::get(self.metrics_address, path)
