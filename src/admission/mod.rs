@@ -114,13 +114,13 @@ pub fn mutating_yaml() -> String {
     crate::yaml::documents(&mutating())
 }
 
-/// [`injection::mutating`] as a YAML document.
+/// [`injection::mutating`] as a YAML document. The chart replaces the words between `@`.
 #[must_use]
 pub fn inject_yaml() -> String {
     crate::yaml::documents(&[injection::mutating()])
 }
 
-/// [`injection::validating`] as a YAML document.
+/// [`injection::validating`] as a YAML document, likewise.
 #[must_use]
 pub fn injected_yaml() -> String {
     crate::yaml::documents(&[injection::validating()])

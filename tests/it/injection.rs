@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use std::process::Command;
 
 const SIDECAR: &str = "countersign-sidecar";
+/// The image and the issuer with the values that a chart has by default.
+const IMAGE: &str = concat!("countersign:", env!("CARGO_PKG_VERSION"));
+const ISSUER: &str = "https://countersign.countersign-system.svc";
 
 /// A pod as somebody would write it who wants a sidecar.
 fn pod(annotations: &Value, spec: &Value) -> Value {
@@ -57,8 +60,8 @@ fn one_label_puts_the_sidecar_before_everything_else_in_the_pod() {
     assert_eq!((&containers[0]["name"], &containers[1]["name"]), (&json!(SIDECAR), &json!("first")));
     let sidecar = &containers[0];
     assert_eq!(sidecar["restartPolicy"], "Always", "a native sidecar");
-    assert_eq!(sidecar["image"], known["sidecar-image"]);
-    let url = format!("--url={}", known["sidecar-url"].as_str().expect("a URL"));
+    assert_eq!(sidecar["image"], IMAGE);
+    let url = format!("--url={ISSUER}");
     assert_eq!(sidecar["args"], json!(["sidecar", url, "--listen-address=127.0.0.1:7710"]));
     assert_eq!(sidecar["env"], json!([{"name": "COUNTERSIGN_CA_PEM", "value": known["ca.crt"]}]));
     assert_eq!(
@@ -67,7 +70,7 @@ fn one_label_puts_the_sidecar_before_everything_else_in_the_pod() {
         "a kubelet cannot reach the loopback address"
     );
     let volume = &named(&stored["spec"]["volumes"], "countersign-sidecar-token")["projected"]["sources"];
-    let token = json!({"audience": known["sidecar-issuer"], "expirationSeconds": 3600, "path": "token"});
+    let token = json!({"audience": ISSUER, "expirationSeconds": 3600, "path": "token"});
     assert_eq!(volume, &json!([{"serviceAccountToken": token}]));
     assert_eq!(
         stored["spec"]["containers"][0]["env"],
@@ -76,7 +79,7 @@ fn one_label_puts_the_sidecar_before_everything_else_in_the_pod() {
 }
 
 #[test]
-fn k12_the_agents_containers_hold_no_credential() {
+fn k15_the_agents_containers_hold_no_credential() {
     let world = World::shared();
     let namespace = home(world, "inject-credential");
     let spec = json!({
@@ -159,7 +162,7 @@ fn annotations_say_what_is_usual_and_on_which_port() {
 }
 
 #[test]
-fn k13_nothing_stands_in_the_sidecars_place() {
+fn k16_nothing_stands_in_the_sidecars_place() {
     let world = World::shared();
     let namespace = home(world, "inject-impostor");
     let kubectl = world.kubectl();
@@ -197,6 +200,28 @@ fn k13_nothing_stands_in_the_sidecars_place() {
     let mut unsaid = copy;
     unsaid["spec"].as_object_mut().expect("a spec").remove("automountServiceAccountToken");
     forbidden(admitted(&kubectl, &namespace, &unsaid).map(|stored| stored.to_string()), "automountServiceAccountToken: false");
+}
+
+#[test]
+fn k17_a_stolen_operator_credential_does_not_choose_what_runs_beside_agents() {
+    let world = World::shared();
+    let namespace = home(world, "inject-stolen");
+    let user = format!("system:serviceaccount:{NAMESPACE}:{RELEASE}");
+    let operator = world.kubectl().impersonating(&user, &["system:serviceaccounts", "system:authenticated"]);
+    for resource in ["mutatingadmissionpolicies", "mutatingadmissionpolicybindings", "validatingadmissionpolicybindings"] {
+        for verb in ["create", "update", "patch", "delete"] {
+            assert!(operator.run(&["auth", "can-i", verb, resource]).is_err(), "{verb} {resource}");
+        }
+    }
+    // What it may write is the ConfigMap of the certificate authority: nothing else is believed there.
+    let known = parameters(world);
+    assert!(known.as_object().expect("data").keys().all(|key| !key.contains("image") && !key.contains("url")), "{known}");
+    let spec = json!({"containers": [{"name": "agent", "image": "registry.k8s.io/pause:3.10"}]});
+    let stored = admitted(&world.kubectl(), &namespace, &pod(&json!({}), &spec)).expect("admitted");
+    assert_eq!(named(&stored["spec"]["initContainers"], SIDECAR)["image"], IMAGE);
+    let policy = countersign::admission::injection::mutating().to_string();
+    let read: Vec<&str> = policy.split("params.data['").skip(1).filter_map(|rest| rest.split('\'').next()).collect();
+    assert!(!read.is_empty() && read.iter().all(|key| key.ends_with("ca.crt")), "{read:?}");
 }
 
 #[test]
@@ -246,9 +271,8 @@ fn the_snippet_for_hand_use_is_what_the_policy_injects() {
     let ca = scratch.path().join("ca.crt");
     std::fs::write(&ca, text("ca.crt")).expect("written");
     let flags = [
-        format!("--image={}", text("sidecar-image")),
-        format!("--issuer={}", text("sidecar-issuer")),
-        format!("--url={}", text("sidecar-url")),
+        format!("--image={IMAGE}"),
+        format!("--issuer={ISSUER}"),
         format!("--ca-file={}", ca.display()),
         "--audience=https://docs.example.com".to_owned(),
         "--port=9000".to_owned(),
@@ -277,11 +301,13 @@ fn the_chart_injects_where_it_can_and_says_what_it_needs() {
     for helm in [3, 4] {
         let injects = |values: &[(&str, &str)]| {
             let yaml = render_chart(scratch.path(), helm, values).expect("the chart renders");
-            (yaml.contains("name: countersign-injected"), yaml.contains("sidecar-image"))
+            let left = ["@image@", "@pullPolicy@", "@url@", "@issuer@", "@tokenSeconds@"].iter().any(|word| yaml.contains(word));
+            assert!(!left, "every word is replaced");
+            (yaml.contains("name: countersign-injected"), yaml.contains("sidecar-ca.crt:"))
         };
         // `helm template` does not know that the policy is served.
         assert_eq!(injects(&[]), (false, false));
-        assert_eq!(injects(&[("injection.enabled", "true")]), (true, true));
+        assert_eq!(injects(&[("injection.enabled", "true")]), (true, false));
         let own = [("injection.enabled", "true"), ("tls.existingSecret", "tls")];
         let refused = render_chart(scratch.path(), helm, &own).expect_err("nobody knows the authority").to_string();
         assert!(refused.contains("injection.certificateAuthority"), "{refused}");

@@ -162,7 +162,7 @@ fn a_credential_that_the_kubelet_replaced_is_used_at_once() {
 }
 
 #[test]
-fn h16_a_suspended_agent_is_not_given_its_dead_token_for_long() {
+fn h21_a_suspended_agent_is_not_given_its_dead_token_for_long() {
     let world = World::shared();
     let bot = world.tenant("sidecar-suspended");
     let sidecar = Sidecar::beside(&bot, &["--max-age=1s"]);
@@ -259,7 +259,7 @@ fn a_task_is_handed_from_agent_to_agent_each_with_its_own_sidecar() {
         assert_ne!(searcher.send("/token", &form).expect(200).text("access_token"), reply.text("access_token"));
         true
     });
-    // h17: a token that is not for this agent opens nothing here, whoever brings it.
+    // h24: a token that is not for this agent opens nothing here, whoever brings it.
     let stray = planner.ask(&format!("/token?audience={DOCS}")).expect(200).text("access_token");
     searcher.send("/token", &[("subject_token", &stray), ("audience", DOCS)]).refused(400, "invalid_request");
     planner.send("/token", &[("subject_token", &called), ("audience", DOCS)]).refused(400, "invalid_request");

@@ -12,7 +12,7 @@ fn status(answer: &str) -> u16 {
 }
 
 #[test]
-fn h15_a_request_that_does_not_mean_it_is_refused() {
+fn h20_a_request_that_does_not_mean_it_is_refused() {
     let world = World::shared();
     let bot = world.tenant("sidecar-gate");
     let sidecar = Sidecar::beside(&bot, &[]);
@@ -50,7 +50,7 @@ fn h15_a_request_that_does_not_mean_it_is_refused() {
 }
 
 #[test]
-fn h18_floods_end_and_the_agent_is_served_meanwhile() {
+fn h22_floods_end_and_the_agent_is_served_meanwhile() {
     let world = World::shared();
     let bot = world.tenant("sidecar-flood");
     let sidecar = Sidecar::beside(&bot, &[]);
@@ -73,7 +73,7 @@ fn h18_floods_end_and_the_agent_is_served_meanwhile() {
 }
 
 #[test]
-fn h19_no_answer_of_a_bad_server_ends_it_or_reaches_the_agent_as_a_token() {
+fn h23_no_answer_of_a_bad_server_ends_it_or_reaches_the_agent_as_a_token() {
     use std::io::{Read as _, Write as _};
     let world = World::shared();
     let bot = world.tenant("sidecar-bad-server");

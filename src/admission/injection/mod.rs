@@ -1,8 +1,9 @@
 //! The sidecar beside an agent, put there by the API server itself: one label on a pod, and no webhook.
 //!
 //! Two policies on labelled pods. The mutating one writes the sidecar into the pod; the validating one refuses a pod that would run without
-//! it, or with something in its place. What they need to know (image, address, certificate authority) is in a ConfigMap of the operator's
-//! namespace, their parameter, so that the operator needs no right in the namespaces of agents.
+//! it, or with something in its place. The certificate authority is in a ConfigMap that the operator writes, their parameter, so that the
+//! operator needs no right in the namespaces of agents. What runs there, and where it goes, is no parameter: whoever has the operator's
+//! credential would choose it. The chart writes it into the policies, in place of words between `@`.
 //!
 //! Whoever makes a pod chooses its ServiceAccount, and the sidecar gives the pod nothing beyond what that is worth.
 
@@ -143,10 +144,9 @@ fn rules() -> Vec<(String, String)> {
     ]
 }
 
-/// Whether the parameter says all that is needed.
-const COMPLETE: &str = "has(params.data) && ['sidecar-image', 'sidecar-url', 'sidecar-issuer'].all(key, key in params.data)
-    && (('sidecar-ca.crt' in params.data && params.data['sidecar-ca.crt'] != '')
-        || ('ca.crt' in params.data && params.data['ca.crt'] != ''))";
+/// Whether the parameter says whom to trust.
+const COMPLETE: &str =
+    "has(params.data) && ['sidecar-ca.crt', 'ca.crt'].exists(key, key in params.data && params.data[key] != '')";
 const PORT_PATTERN: &str = "^(102[4-9]|10[3-9][0-9]|1[1-9][0-9]{2}|[2-9][0-9]{3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])?$";
 
 /// What both policies look up.
@@ -154,11 +154,11 @@ fn variables() -> Vec<Value> {
     let variable = |name: &str, expression: &str| json!({"name": name, "expression": squeeze(expression)});
     let parameter = |key: &str| format!("has(params.data) && '{key}' in params.data ? params.data['{key}'] : ''");
     vec![
-        variable("image", &parameter("sidecar-image")),
-        variable("pullPolicy", &parameter("sidecar-pull-policy")),
-        variable("url", &parameter("sidecar-url")),
-        variable("issuer", &parameter("sidecar-issuer")),
-        variable("seconds", &format!("int(({0}) == '' ? '3600' : ({0}))", parameter("sidecar-token-seconds"))),
+        variable("image", "'@image@'"),
+        variable("pullPolicy", "'@pullPolicy@'"),
+        variable("url", "'@url@'"),
+        variable("issuer", "'@issuer@'"),
+        variable("seconds", "int('@tokenSeconds@')"),
         variable("ca", &format!("({0}) != '' ? ({0}) : ({1})", parameter("sidecar-ca.crt"), parameter("ca.crt"))),
         variable("audience", &annotation(AUDIENCE)),
         variable("scope", &annotation(SCOPE)),

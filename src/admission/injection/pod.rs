@@ -39,7 +39,7 @@ impl Slots {
         let args = ["audience", "scope", "agent"].map(optional).join(" + ");
         Self {
             image: expression("variables.image"),
-            pull_policy: expression("(variables.pullPolicy == '' ? 'IfNotPresent' : variables.pullPolicy)"),
+            pull_policy: expression("variables.pullPolicy"),
             ca: expression("variables.ca"),
             issuer: expression("variables.issuer"),
             token_seconds: expression("variables.seconds"),
