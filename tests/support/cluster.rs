@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-pub use super::control_plane::Part;
-
 use super::control_plane::ControlPlane;
 use super::directory::Directory;
 use super::error::{Context, Error, Result};

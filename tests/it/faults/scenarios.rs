@@ -2,8 +2,8 @@
 
 use super::drill::{Drill, REPLICAS, exchange};
 use crate::databases::block_on;
-use crate::support::cluster::Part;
 use crate::support::control_plane::ControlPlane;
+use crate::support::control_plane::Part;
 use crate::support::error::Result;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
