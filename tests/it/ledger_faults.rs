@@ -9,6 +9,7 @@ use crate::world::{PATIENCE, Reply, TOKEN_EXCHANGE, TYPE_JWT, World, claims, wai
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -87,14 +88,19 @@ fn l1_a_database_that_is_gone_hangs_or_takes_no_writes_stops_issuing_until_it_is
     assert_eq!(ledger.count("event", "ledger.discontinuity"), 0);
 }
 
+/// Writes a program that is the operator, but does not end when a file of its may not grow.
+pub fn write_unlimited(script: &Path) {
+    // The shell ignores the signal for a file that becomes too large, and what it becomes inherits that.
+    let text = format!("#!/bin/sh\ntrap '' XFSZ\nexec '{}' \"$@\"\n", crate::world::binary().display());
+    std::fs::write(script, text).expect("written");
+    std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o755)).expect("executable");
+}
+
 #[test]
 fn l1_a_full_disk_stops_issuing_until_there_is_room() {
-    // The shell ignores the signal for a file that becomes too large, and what it becomes inherits that.
     let directory = tempfile::tempdir().expect("a directory");
     let script = directory.path().join("countersign");
-    let text = format!("#!/bin/sh\ntrap '' XFSZ\nexec '{}' \"$@\"\n", crate::world::binary().display());
-    std::fs::write(&script, text).expect("written");
-    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    write_unlimited(&script);
     let mut world = World::start(4, &[], &[]);
     let issuer = Some(world.operator.issuer().to_owned());
     world.operator.process().begin_stop();

@@ -34,6 +34,8 @@ pub struct Drill {
     /// The file that says by how much the clock of the third replica is off, and what makes it so.
     pub clock: PathBuf,
     environment: Vec<(String, String)>,
+    /// Starts the operator so that a file that may not grow is an error to it, as a full disk is, and not its end.
+    program: PathBuf,
     replicas: RwLock<Vec<Operator>>,
     /// Gives up after a while.
     pub http: Client,
@@ -54,7 +56,9 @@ impl Drill {
             .timeout(ANSWER_WITHIN)
             .build()
             .expect("a client");
-        let drill = Self { world, postgres, url, clock, environment, replicas: RwLock::default(), http };
+        let program = world.cluster.directory().path().join("countersign");
+        crate::ledger_faults::write_unlimited(&program);
+        let drill = Self { world, postgres, url, clock, environment, program, replicas: RwLock::default(), http };
         for name in REPLICAS {
             let started = drill.begin(name);
             drill.replicas.write().expect("a lock").push(started);
@@ -73,10 +77,11 @@ impl Drill {
         let options = OperatorOptions {
             name: name.to_owned(),
             issuer: Some(self.world.operator.issuer().to_owned()),
+            database: Some(self.url.clone()),
             env,
             ..OperatorOptions::default()
         };
-        self.world.another(options)
+        Operator::start(&self.world.cluster, &self.program, &options).expect("a replica starts")
     }
 
     /// Where replica `i` serves.

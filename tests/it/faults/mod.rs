@@ -68,13 +68,23 @@ fn perform(drill: &Drill, cast: &Cast<'_>, scenario: &Scenario, time: Duration, 
     let over = AtomicBool::new(false);
     let stage = Stage { drill, cast, history: &history, over: &over };
     std::thread::scope(|scope| {
+        // Also if the scenario fails: nobody waits for actors that never end.
+        let _end = End(&over);
         stage.begin(scope);
         (scenario.run)(drill, time);
         drill.recovers(cast, &history);
-        over.store(true, Ordering::Relaxed);
     });
     assert!(history.tokens() > 0, "{}: no token arrived, so nothing was shown", scenario.name);
     history.flush();
     drill.expose(directory);
     check(directory)
+}
+
+/// Ends the play when it is dropped.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

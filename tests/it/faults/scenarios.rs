@@ -6,7 +6,6 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::control_plane::Part;
 use crate::support::error::Result;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -229,36 +228,25 @@ fn clock(drill: &Drill, time: Duration, by: &str) {
 /// As many at once as it takes.
 fn overload(drill: &Drill, time: Duration) {
     let credential = drill.world.tenant("crowd").token;
-    let over = AtomicBool::new(false);
+    many(drill, time, 64, &credential);
+}
+
+/// So many clients ask with this credential, without a pause.
+fn many(drill: &Drill, time: Duration, clients: usize, credential: &str) {
+    let until = Instant::now() + time;
     std::thread::scope(|scope| {
-        for turn in 0..64 {
-            let (credential, over) = (&credential, &over);
+        for turn in 0..clients {
             scope.spawn(move || {
-                while !over.load(Ordering::Relaxed) {
+                while Instant::now() < until {
                     _ = exchange(drill, turn, credential);
                 }
             });
         }
-        sleep(time);
-        over.store(true, Ordering::Relaxed);
     });
 }
 
 fn flood(drill: &Drill, time: Duration) {
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for turn in 0..16 {
-            let over = &over;
-            scope.spawn(move || {
-                let forged = format!("eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJ4In0.{}", "A".repeat(86));
-                while !over.load(Ordering::Relaxed) {
-                    _ = exchange(drill, turn, &forged);
-                }
-            });
-        }
-        sleep(time);
-        over.store(true, Ordering::Relaxed);
-    });
+    many(drill, time, 16, &format!("eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJ4In0.{}", "A".repeat(86)));
 }
 
 /// In an emergency: no token from before lives on.
