@@ -148,7 +148,8 @@ fn run_sidecar(args: SidecarArgs) -> Result<(), String> {
 
 fn log_to_stderr(level: &str) -> Result<(), String> {
     let filter = EnvFilter::try_new(level).map_err(|e| format!("--log-level: {e}"))?;
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // What cannot be logged is not worth the process: to say so on the same standard error would be a panic.
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).init();
     Ok(())
 }
 
