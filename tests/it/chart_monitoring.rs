@@ -5,7 +5,7 @@ use crate::support::install::render_chart_from;
 use crate::world::World;
 use regex_lite::Regex;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 /// The chart with all of it switched on.
@@ -53,6 +53,8 @@ fn exposed() -> BTreeSet<String> {
     metrics.redeem_conflict();
     metrics.discontinuities(1);
     metrics.notification("ops", "delivered");
+    let agents = HashMap::from([("standing", 1)]);
+    metrics.observe(&countersign::metrics::Observation { agents, ..Default::default() });
     text.push_str(&metrics.encode().expect("text"));
     text.lines()
         .filter(|line| !line.starts_with('#'))
