@@ -33,6 +33,12 @@ fn admitted(kubectl: &Kubectl, namespace: &str, pod: &Value) -> Result<Value, St
     Ok(serde_json::from_str(&stored).expect("JSON"))
 }
 
+/// The container that a pod of that namespace gets, which has a ServiceAccount `bot`.
+pub fn sidecar_of(world: &World, namespace: &str, annotations: &Value) -> Value {
+    let stored = admitted(&world.kubectl(), namespace, &pod(annotations, &json!({}))).expect("admitted");
+    named(&stored["spec"]["initContainers"], SIDECAR).clone()
+}
+
 /// A namespace with a ServiceAccount `bot`.
 fn home(world: &World, purpose: &str) -> String {
     let namespace = world.namespace(purpose);

@@ -1,9 +1,13 @@
 //! The sidecar beside agents: tokens, delegation, approvals and answers, with no credential in the agent's hands.
 
+use crate::injection;
 use crate::payments::{Asked, details};
 use crate::sidecars::Sidecar;
 use crate::support::cluster::ClusterOptions;
+use crate::support::directory::write_private;
 use crate::support::operator::{Operator, OperatorOptions};
+use crate::support::ports::free_ports;
+use crate::support::process::{Guarded, clean_env};
 use crate::support::repository;
 use crate::world::{DOCS, PATIENCE, World, agent, binary, claims, stamped, wait_until};
 use serde_json::{Value, json};
@@ -433,4 +437,28 @@ fn an_agent_in_javascript_needs_nothing_but_fetch() {
     assert!(output.status.success(), "{out}{err}\n(run `make clients` if a package is missing)");
     let said: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(said["subject"], bot.subject());
+}
+
+#[test]
+fn the_sidecar_runs_with_what_the_api_server_writes_into_a_pod() {
+    let world = World::shared();
+    let bot = world.tenant("sidecar-injected");
+    let container = injection::sidecar_of(world, &bot.namespace, &json!({"countersign.dev/sidecar-audience": DOCS}));
+    let (scratch, variable) = (tempfile::tempdir().expect("a directory"), &container["env"][0]);
+    let token = scratch.path().join("token");
+    write_private(&token, &bot.token).expect("written");
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let mut args: Vec<String> = container["args"].as_array().expect("arguments").iter().map(text).collect();
+    // The last value of a flag counts: here the token service and the credential are elsewhere, and the port is any.
+    let [port] = free_ports().expect("a port");
+    let address = format!("--listen-address=127.0.0.1:{port}");
+    args.extend([format!("--url={}", world.operator.url()), format!("--token-file={}", token.display()), address.clone()]);
+    let mut env = clean_env(scratch.path());
+    env.push((text(&variable["name"]), text(&variable["value"])));
+    let process = Guarded::spawn(scratch.path(), "sidecar", binary(), &args, &env).expect("a process");
+    let probe = text(&container["startupProbe"]["exec"]["command"][1]);
+    wait_until("its probe succeeds", PATIENCE, || {
+        assert!(process.exited().is_none(), "{}", process.log_tail());
+        Command::new(binary()).args([&probe, &address]).output().is_ok_and(|output| output.status.success())
+    });
 }
