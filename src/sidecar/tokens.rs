@@ -165,7 +165,8 @@ impl State {
                     self.unanswered = self.unanswered.saturating_add(1);
                     let pause = (PAUSE * 2_u32.saturating_pow(self.unanswered.min(8))).min(PAUSE_MAX);
                     // Somebody who has no token waits for one no longer than somebody who asks for the first time.
-                    self.not_before = Some(now + if self.held.is_some() { pause } else { pause.min(REPEAT) });
+                    let has_token = self.held.as_ref().is_some_and(|held| held.plan(now) != Plan::Ended);
+                    self.not_before = Some(now + if has_token { pause } else { pause.min(REPEAT) });
                 } else {
                     self.held = None;
                     self.unanswered = 0;
