@@ -97,11 +97,11 @@ mod tests {
             plans(&long, start, &[0, 53, 67, 119, 120, 294, 295, 300, 9999]),
             [Hand, Hand, HandAndAsk, HandAndAsk, AskFirst, AskFirst, Ended, Ended, Ended]
         );
-        let (short, start) = held(30, 60, 128);
-        assert_eq!(plans(&short, start, &[0, 17, 23, 24, 26, 27]), [Hand, Hand, HandAndAsk, HandAndAsk, AskFirst, Ended]);
         let (token, left) = long.grant(start + Duration::from_secs(100));
         assert_eq!((token.lifetime().as_secs(), left.as_secs()), (300, 200));
         assert_eq!(long.grant(start + Duration::from_secs(400)).1, Duration::ZERO);
+        let (short, start) = held(30, 60, 128);
+        assert_eq!(plans(&short, start, &[0, 17, 23, 24, 26, 27]), [Hand, Hand, HandAndAsk, HandAndAsk, AskFirst, Ended]);
     }
 
     proptest::proptest! {
