@@ -65,7 +65,7 @@ bench: tools browser ## Run the benchmarks
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt
-	gofmt -w tests/cluster
+	gofmt -w tests/cluster tests/node
 
 # What is generated from the Rust types and committed.
 RESOURCES := agents capabilities jitrequests trustedissuers
@@ -122,7 +122,7 @@ lint-deps:
 
 .PHONY: lint-go
 lint-go:
-	@unformatted=$$(gofmt -l tests/cluster); \
+	@unformatted=$$(gofmt -l tests/cluster tests/node); \
 	[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted" >&2; exit 1; }
 
 .PHONY: lint-shell

@@ -1,0 +1,3 @@
+module countersign.dev/tests/node/agent
+
+go 1.26.0
