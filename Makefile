@@ -46,6 +46,10 @@ demo: tools build clients ## Run the examples from beginning to end
 test: tools clients browser ## Run all tests, on a real Kubernetes API server
 	cargo test --locked -- --test-threads=$(TEST_THREADS)
 
+.PHONY: image
+image: ## Make the image of the operator, with its SBOM, and check it
+	@image/image.sh $(DEV)/image
+
 # Rounds of `kill -9` on each database; `make test` does ten.
 KILL_ROUNDS := 200
 # How long each fault lasts, and a part of the name of those that are meant; none means all.
@@ -97,7 +101,7 @@ gen: ## Regenerate the definitions and the admission policies
 	rm -rf $(DEV)/gen
 
 .PHONY: lint
-lint: lint-rust lint-deps lint-go lint-shell lint-gen ## Check format, lints, dependencies, generated files
+lint: lint-rust lint-deps lint-go lint-shell lint-secrets lint-gen ## Check format, lints, dependencies, generated files
 
 .PHONY: lint-rust
 lint-rust:
@@ -132,6 +136,10 @@ lint-shell:
 	else \
 		echo 'shell scripts are not checked, there is no shellcheck'; \
 	fi
+
+.PHONY: lint-secrets
+lint-secrets:
+	@PYTHONDONTWRITEBYTECODE=1 image/leaks.py
 
 .PHONY: lint-gen
 lint-gen:

@@ -43,6 +43,14 @@ def make_layer(files, epoch):
     return buffer.getvalue()
 
 
+def full_name(name):
+    """With the registry and the folder that `countersign:1.0.0` has by convention."""
+    first, *rest = name.split("/")
+    if not rest:
+        return f"docker.io/library/{name}"
+    return name if first == "localhost" or "." in first or ":" in first else f"docker.io/{name}"
+
+
 class Blobs:
     """What an archive holds by digest."""
 
@@ -95,7 +103,10 @@ def pack(arguments):
             | {
                 "platform": {"architecture": architecture, "os": "linux"},
                 # By the first, containerd names what it imports; the second is the specification's.
-                "annotations": {"io.containerd.image.name": arguments.name, "org.opencontainers.image.ref.name": tag},
+                "annotations": {
+                    "io.containerd.image.name": full_name(arguments.name),
+                    "org.opencontainers.image.ref.name": tag,
+                },
             }
         ],
     }

@@ -37,11 +37,11 @@ fail() {
 	echo "tests/node: $*" >&2
 	exit 1
 }
-# start NAME COMMAND...: in the background, its output in a log of that name.
+# start NAME COMMAND...: in the background, its output in a log of that name. What containerd and the kubelet make, pods read.
 start() {
 	local name=$1
 	shift
-	"$@" >"$logs/$name.log" 2>&1 </dev/null &
+	(umask 022 && exec "$@") >"$logs/$name.log" 2>&1 </dev/null &
 	pids[$name]=$!
 }
 # until_true WHAT COMMAND...: repeats the command until it succeeds, as long as everything that was started lives.

@@ -144,7 +144,7 @@ func roundTrip(client *http.Client, request *http.Request) (answer, error) {
 	return said, nil
 }
 
-// present calls a program with a token in the header.
+// present calls another of these programs with a token in the header, and returns what came of it there.
 func present(method, address, token string) (answer, error) {
 	if token == "" {
 		return answer{}, errors.New("there is no token to present")
@@ -154,7 +154,12 @@ func present(method, address, token string) (answer, error) {
 		return answer{}, err
 	}
 	request.Header.Set("Authorization", "Bearer "+token)
-	return roundTrip(&http.Client{Timeout: 40 * time.Second}, request)
+	said, err := roundTrip(&http.Client{Timeout: 40 * time.Second}, request)
+	if body, ok := said.Body["body"].(map[string]any); ok {
+		status, _ := said.Body["status"].(float64)
+		said = answer{int(status), body}
+	}
+	return said, err
 }
 
 // reply writes what came of something.
