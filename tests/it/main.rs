@@ -125,6 +125,7 @@ mod state;
 mod store;
 mod store_opening;
 mod store_outages;
+mod supply_chain;
 mod test_issuer;
 mod unknown_keys;
 mod users;
