@@ -50,6 +50,11 @@ test: tools clients browser ## Run all tests, on a real Kubernetes API server
 image: ## Make the image of the operator, with its SBOM, and check it
 	@image/image.sh $(DEV)/image
 
+.PHONY: e2e
+e2e: ## Run the image on a real node, with real pods; needs root
+	@tests/dev/prerequisites.sh
+	@tests/e2e/e2e.sh $(DEV)/e2e
+
 # Rounds of `kill -9` on each database; `make test` does ten.
 KILL_ROUNDS := 200
 # How long each fault lasts, and a part of the name of those that are meant; none means all.

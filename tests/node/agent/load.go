@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"sync"
@@ -13,8 +14,19 @@ import (
 const (
 	clients = 8
 	pace    = 150 * time.Millisecond // of each, between two requests
-	pause   = 100 * time.Millisecond // before the one retry that a client makes
+	pause   = 2 * time.Second        // before the one retry that a client makes: longer than a Service leads to a dead pod
 )
+
+// serveClients is an agent without a sidecar, which asks the token service as fast as it is told to.
+func serveClients(routes *http.ServeMux) {
+	load := &load{}
+	routes.HandleFunc("POST /load", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, answer{Status: 200}, load.start(r.FormValue("audience")))
+	})
+	routes.HandleFunc("DELETE /load", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, answer{200, load.stop()}, nil)
+	})
+}
 
 // load is clients of the token service, which ask for a token again and again.
 type load struct {

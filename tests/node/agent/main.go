@@ -13,9 +13,10 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
-const usage = "usage: agent pause|agent|resource-server"
+const usage = "usage: agent pause|agent|clients|resource-server"
 
 func main() {
 	if len(os.Args) != 2 {
@@ -28,6 +29,8 @@ func main() {
 		// Keeps the namespaces of a pod, for which it has to do nothing.
 	case "agent":
 		serveAgent(routes)
+	case "clients":
+		serveClients(routes)
 	case "resource-server":
 		serveResources(routes)
 	default:
@@ -41,4 +44,8 @@ func main() {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	<-stop
+	if os.Args[1] == "agent" {
+		// An agent that does not want to go: what can its pod still do, once it is deleted?
+		time.Sleep(4 * time.Second)
+	}
 }

@@ -17,12 +17,7 @@ import (
 	"time"
 )
 
-const (
-	exchangeGrant = "urn:ietf:params:oauth:grant-type:token-exchange"
-	approvalGrant = "urn:openid:params:grant-type:ciba"
-	accessToken   = "urn:ietf:params:oauth:token-type:access_token"
-	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-)
+const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 // answer is what somebody said over HTTP: a status, and JSON.
 type answer struct {
