@@ -322,7 +322,8 @@ where
         Event::InitDone => {
             let before = snapshot.update_workloads(|w| {
                 uids(w, &mut |set| _ = set.complete());
-                w.service_account_names.complete()
+                // Not when the pods are complete: the list of ServiceAccounts may have begun, and would be taken for all of them.
+                if by_name { w.service_account_names.complete() } else { None }
             });
             snapshot.freshness.complete(source);
             if by_name {
