@@ -24,6 +24,13 @@ of_replicas() { admin get pods --namespace="$namespace" --selector=app.kubernete
 settled() { test "$(replicas | wc -w)" = 3; }
 replicas() { of_replicas --output='jsonpath={.items[*].metadata.name}'; }
 restarts() { of_replicas --output=json | jq '[.items[].status.containerStatuses[].restartCount] | add'; }
+# Whether nobody writes Agents while nothing happens to them. Replicas that see different things contradict each other for ever.
+at_rest() {
+	local versions
+	versions=$(admin get agents --all-namespaces --output='jsonpath={.items[*].metadata.resourceVersion}')
+	sleep 3
+	test "$versions" = "$(admin get agents --all-namespaces --output='jsonpath={.items[*].metadata.resourceVersion}')"
+}
 images() { of_replicas --output=json | jq -r '[.items[].spec.containers[0].image] | unique[]'; }
 no_shell() {
 	local name

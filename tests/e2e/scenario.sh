@@ -175,6 +175,7 @@ load_begins
 release upgrade --set "image.tag=$version-next" --set logLevel=debug >"$work/upgraded" || fail "$(cat "$work/upgraded")"
 check 'helm says it is deployed, and all pods are Ready' deployed
 check 'they run the other image' test "$(images)" = "countersign:$version-next"
+check 'they agree about the agents: nothing is written while nothing happens' within 15 at_rest
 load_ends
 check 'no request failed, with one retry at most' said '.body.requests > 50 and .body.failed == 0'
 
