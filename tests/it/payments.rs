@@ -110,7 +110,15 @@ pub fn asked<'a>(tenant: &'a Tenant<'a>, capability: &str) -> Asked<'a> {
 
 /// Asks for this, and waits until it waits for a decision.
 pub fn asked_for<'a>(tenant: &'a Tenant<'a>, details: &Value) -> Asked<'a> {
-    let asked = Asked::of(tenant, ask(tenant, details).expect(200).text("auth_req_id"));
+    // A busy machine may need longer than a request waits for the API server; the answer then is to try again.
+    let mut reply = ask(tenant, details);
+    wait_until("the request is taken", PATIENCE, || {
+        if reply.status == 503 {
+            reply = ask(tenant, details);
+        }
+        reply.status != 503
+    });
+    let asked = Asked::of(tenant, reply.expect(200).text("auth_req_id"));
     asked.reaches("Pending");
     asked
 }
