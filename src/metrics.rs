@@ -241,7 +241,7 @@ impl Metrics {
     pub fn decided(&self, phase: Phase, seconds: i64) {
         // Both times are the API server's or corrected to it; none is more than 2^52.
         let seconds = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
-        self.decisions.get_or_create(&PhaseLabels { phase: name(phase) }).observe(seconds.into());
+        self.decisions.get_or_create(&PhaseLabels { phase: phase.as_str() }).observe(seconds.into());
     }
 
     /// Notes whether the admission policies are in force.
@@ -283,7 +283,7 @@ impl Metrics {
         }
         for phase in PHASES {
             let count = now.requests.get(&phase).copied().unwrap_or_default();
-            self.requests.get_or_create(&PhaseLabels { phase: name(phase) }).set(whole(count));
+            self.requests.get_or_create(&PhaseLabels { phase: phase.as_str() }).set(whole(count));
         }
         self.epochs.set(whole(now.epochs));
         self.record_failures.set(whole(now.record_failures));
@@ -316,20 +316,6 @@ const PHASES: [Phase; 8] = [
     Phase::Completed,
     Phase::Revoked,
 ];
-
-/// The name of a phase as resources have it.
-const fn name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Pending => "Pending",
-        Phase::Approved => "Approved",
-        Phase::Denied => "Denied",
-        Phase::Expired => "Expired",
-        Phase::Cancelled => "Cancelled",
-        Phase::Issued => "Issued",
-        Phase::Completed => "Completed",
-        Phase::Revoked => "Revoked",
-    }
-}
 
 fn whole(count: impl TryInto<i64>) -> i64 {
     count.try_into().unwrap_or(i64::MAX)

@@ -46,7 +46,7 @@ struct Limit<K: Hash + Eq + Clone>(Option<DefaultKeyedRateLimiter<K>>);
 
 impl<K: Hash + Eq + Clone> Limit<K> {
     fn new(rate: u32) -> Self {
-        let quota = |rate: NonZeroU32| Quota::per_second(rate).allow_burst(rate.saturating_mul(TWICE));
+        let quota = |rate: NonZeroU32| Quota::per_second(rate).allow_burst(rate.saturating_add(rate.get()));
         Self(NonZeroU32::new(rate).map(|rate| RateLimiter::keyed(quota(rate))))
     }
 
@@ -67,13 +67,8 @@ impl<K: Hash + Eq + Clone> Limit<K> {
     }
 }
 
-const TWICE: NonZeroU32 = match NonZeroU32::new(2) {
-    Some(two) => two,
-    None => NonZeroU32::MIN,
-};
-
 impl RateLimits {
-    /// RateLimits to `rates`.
+    /// Limits everybody to `rates`.
     #[must_use]
     pub fn new(rates: Rates, metrics: Arc<Metrics>) -> Self {
         Self {

@@ -145,3 +145,20 @@ pub(super) fn change(
     status.conditions = ours.into_iter().chain(others.cloned()).collect();
     Change { status, reason, message, warning: matches!(phase, Phase::Denied | Phase::Revoked) }
 }
+
+impl Phase {
+    /// Its name, as resources have it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Approved => "Approved",
+            Self::Denied => "Denied",
+            Self::Expired => "Expired",
+            Self::Cancelled => "Cancelled",
+            Self::Issued => "Issued",
+            Self::Completed => "Completed",
+            Self::Revoked => "Revoked",
+        }
+    }
+}

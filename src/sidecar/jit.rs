@@ -3,7 +3,7 @@
 
 use super::Sidecar;
 use super::answer::{Answer, NoToken, overloaded, refuse, unanswered};
-use super::pass::pass;
+use super::pass::{named, pass};
 use super::token::only;
 use super::tokens::read;
 use super::upstream::{Asked, Unanswered};
@@ -75,11 +75,7 @@ async fn filing(sidecar: &Sidecar, request: Request<Body>) -> Result<Result<Aske
 
 pub(super) async fn complete(State(sidecar): State<Arc<Sidecar>>, request: Request<Body>) -> Response {
     let Ok(_slot) = sidecar.in_flight.try_acquire() else { return overloaded() };
-    let token = Form::read(request).await.and_then(|form| {
-        only(&form, &["token"])?;
-        form.require("token").map(str::to_owned)
-    });
-    match token {
+    match named(request).await {
         // 200 comes once: what may have arrived is not sent again.
         Ok(token) => pass(sidecar.upstream.insist_once(&Asked::form("/jit/complete", &[("token", &token)]), PATIENCE).await),
         Err(refusal) => refuse(refusal),

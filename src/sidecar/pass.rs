@@ -41,14 +41,17 @@ pub(super) async fn ask(State(sidecar): State<Arc<Sidecar>>, request: Request<Bo
 /// `POST /revoke`: the agent gives a token up, or withdraws a request. What is sent twice is answered twice alike.
 pub(super) async fn revoke(State(sidecar): State<Arc<Sidecar>>, request: Request<Body>) -> Response {
     let Ok(_slot) = sidecar.in_flight.try_acquire() else { return overloaded() };
-    let token = Form::read(request).await.and_then(|form| {
-        only(&form, &["token"])?;
-        form.require("token").map(str::to_owned)
-    });
-    match token {
+    match named(request).await {
         Ok(token) => pass(sidecar.upstream.insist(&Asked::form("/oauth2/revoke", &[("token", &token)]), PATIENCE).await),
         Err(refusal) => refuse(refusal),
     }
+}
+
+/// The token that a request is about, which is all that it says.
+pub(super) async fn named(request: Request<Body>) -> Result<String, Refusal> {
+    let form = Form::read(request).await?;
+    only(&form, &["token"])?;
+    form.require("token").map(str::to_owned)
 }
 
 /// Asks a question, which changes nothing.

@@ -125,7 +125,7 @@ fn row(request: &JitRequest, catalogue: &BTreeMap<String, CapabilitySpec>, now: 
         link: format!("/portal/requests/{}/{}", encoded(&namespace), encoded(&name)),
         headline: Text::readable(headline(&namespace, &request.spec, &wording)),
         risk: entry.and_then(|entry| entry.risk).map(risk),
-        phase: status.phase.map_or("New", phase),
+        phase: status.phase.map_or("New", Phase::as_str),
         progress: status.approval_progress.as_deref().map(Text::of),
         ends: status.expires_at.as_ref().map_or(made, |time| time.0.as_second()),
         left: status.expires_at.filter(|_| is_open(status.phase)).map(|at| Left::until(&at, now)),
@@ -146,19 +146,5 @@ pub(super) const fn risk(risk: Risk) -> &'static str {
         Risk::Medium => "Medium",
         Risk::High => "High",
         Risk::Critical => "Critical",
-    }
-}
-
-/// A phase as it is shown.
-pub(super) const fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Pending => "Pending",
-        Phase::Approved => "Approved",
-        Phase::Denied => "Denied",
-        Phase::Expired => "Expired",
-        Phase::Cancelled => "Cancelled",
-        Phase::Issued => "Issued",
-        Phase::Completed => "Completed",
-        Phase::Revoked => "Revoked",
     }
 }

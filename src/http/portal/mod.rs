@@ -121,7 +121,7 @@ async fn endpoint(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
                 page::problem(None, refusal.status(StatusCode::REQUEST_TIMEOUT).closing())
             }
         },
-        Err(_) => page::problem(None, Refusal::unavailable("overloaded", "too many requests at once")),
+        Err(_) => page::problem(None, Refusal::overloaded()),
     };
     page::secure(&mut response, portal);
     response

@@ -2,7 +2,7 @@
 
 use super::super::error::Refusal;
 use super::super::kubernetes::{may, refused};
-use super::inbox::{phase, risk};
+use super::inbox::risk;
 use super::page::{Frame, Left, Text, clock, encoded, render};
 use super::{Place, Visit, titled};
 use crate::crd::{Agent, Approval, Capability, JitRequest, JitRequestStatus, Phase, User, Verdict};
@@ -111,7 +111,7 @@ pub(super) async fn page(visit: &Visit, place: &Place, refusal: Option<&Refusal>
         name: Text::of(&place.name),
         headline: Text::readable(headline(&place.namespace, &request.spec, &wording)),
         risk: entry.as_ref().and_then(|entry| entry.spec.risk).map(risk),
-        phase: status.phase.map_or("New", phase),
+        phase: status.phase.map_or("New", Phase::as_str),
         progress: status.approval_progress.as_deref().map(Text::of),
         left: status.expires_at.as_ref().filter(|_| super::inbox::is_open(status.phase)).map(|at| Left::until(at, visit.now)),
         problem: refusal.map(|refusal| Text::of(refusal.description())),

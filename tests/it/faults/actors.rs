@@ -1,6 +1,6 @@
 //! What the agents and people of a drill do, without a pause, whatever happens. Each notes what it saw.
 
-use super::drill::{Cast, Drill, REPLICAS, arrived, asserted, called, exchange, passed_on};
+use super::drill::{Cast, Drill, REPLICAS, arrived, called, exchange, passed_on};
 use super::history::{History, now};
 use crate::payments::details;
 use crate::world::{CLIENT_ASSERTION, claims};
@@ -69,7 +69,7 @@ impl<'a> Stage<'a> {
                 let (assertion, jti) = (&assertion, &jti);
                 scope.spawn(move || {
                     let sent = now();
-                    if let Some((200, body)) = asserted(self.drill, i, assertion) {
+                    if let Some((200, body)) = exchange(self.drill, i, assertion) {
                         arrived(self.history, &body, sent, json!({"agent": "keyed", "assertion": jti}));
                     }
                 });

@@ -272,7 +272,7 @@ impl<'a> Cast<'a> {
         };
         vec![
             ("an exchange", Box::new(move |drill, i| ok(exchange(drill, i, &self.steady.token)))),
-            ("an assertion", Box::new(move |drill, i| ok(asserted(drill, i, &self.keyed.assertion())))),
+            ("an assertion", Box::new(move |drill, i| ok(exchange(drill, i, &self.keyed.assertion())))),
             (
                 "a delegation",
                 Box::new(move |drill, i| {
@@ -289,16 +289,11 @@ impl<'a> Cast<'a> {
     }
 }
 
-/// A token for an agent that proves itself with this credential.
+/// A token for an agent that proves itself with this credential, its pod's or an assertion of its own.
 pub fn exchange(drill: &Drill, i: usize, credential: &str) -> Option<(u16, Value)> {
     let form =
         [("grant_type", "client_credentials"), ("client_assertion_type", CLIENT_ASSERTION), ("client_assertion", credential)];
     drill.post(i, "/oauth2/token", None, &form)
-}
-
-/// The same with an assertion of its own.
-pub fn asserted(drill: &Drill, i: usize, assertion: &str) -> Option<(u16, Value)> {
-    exchange(drill, i, assertion)
 }
 
 /// The token with which one agent calls another.
