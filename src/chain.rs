@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
+use uuid::Uuid;
 
 /// A chain: the user at its beginning, if there is one, the agents in the order in which they called one another, and the tokens
 /// that it took.
@@ -53,14 +54,30 @@ pub struct Link {
     pub proof: Proof,
 }
 
+impl Link {
+    /// UID of the pod that proved to be the agent, if it was one.
+    #[must_use]
+    pub const fn pod(&self) -> Option<Uuid> {
+        match self.proof {
+            Proof::ServiceAccount { pod, .. } => pod,
+            Proof::Unsaid | Proof::Key(_) | Proof::Issuer(..) => None,
+        }
+    }
+}
+
 /// How an agent proved who it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Proof {
     /// It is not kept.
     #[default]
     Unsaid,
-    /// With a ServiceAccount of this name in its namespace.
-    ServiceAccount(String),
+    /// With a ServiceAccount in its namespace.
+    ServiceAccount {
+        /// Its name.
+        name: String,
+        /// UID of the pod to which the credential was bound, if it was to one.
+        pod: Option<Uuid>,
+    },
     /// With its own key of this thumbprint.
     Key(String),
     /// By the word of a TrustedIssuer, for the subject of this digest ([`subject_digest`]).

@@ -6,7 +6,7 @@ use crate::crd::{Agent, Capability, GROUP, TrustedIssuer};
 use crate::decision::View;
 use crate::grammar::CapabilityName;
 use crate::issuer::RegisteredIssuer;
-use crate::snapshot::{AgentIndex, IssuerIndex};
+use crate::snapshot::{AgentIndex, IssuerIndex, LiveSet};
 use clap::Args;
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io;
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// How deep folders are searched.
 const FOLDERS_DEEP: usize = 16;
@@ -62,6 +63,8 @@ pub struct Objects {
     agents: AgentIndex,
     issuers: IssuerIndex,
     catalogue: Catalogue,
+    /// Nobody's: what is asked of files has no pod.
+    pods: LiveSet<Uuid>,
 }
 
 impl Objects {
@@ -92,7 +95,7 @@ impl Objects {
     /// What decisions see.
     #[must_use]
     pub const fn view(&self) -> View<'_> {
-        View { agents: &self.agents, issuers: &self.issuers, catalogue: &self.catalogue }
+        View { agents: &self.agents, issuers: &self.issuers, catalogue: &self.catalogue, pods: &self.pods }
     }
 
     /// Reads those of a cluster.

@@ -3,13 +3,14 @@
 use super::world::{US, World, agent, capability, granted};
 use super::*;
 use crate::agent::Delegation;
-use crate::chain::{IssuerRef, Principal};
+use crate::chain::{IssuerRef, Link, Principal};
 use crate::crd;
 use crate::grammar::ResourcePattern;
 use crate::identity::User;
 use crate::issuer::{RegisteredIssuer, UserName};
 use proptest::prelude::*;
 use serde_json::json;
+use uuid::Uuid;
 
 /// An agent that the others in `callers` may call, and that may act for everybody at acme.com.
 fn member(name: &str, capabilities: &[&str], callers: &[&str]) -> RegisteredAgent {
@@ -328,12 +329,13 @@ fn r12_whatever_ends_one_agent_of_a_chain_ends_the_chain() {
 fn r2_a_token_ends_with_what_its_agent_proved_itself_with() {
     let listed = agent("bot", &["a.read"], &["https://docs"]);
     let ended = |proof: Proof, world: &World| {
-        let link = crate::chain::Link { agent: listed.id.clone(), uid: listed.uid.clone(), epoch: 3, proof };
+        let link = Link { agent: listed.id.clone(), uid: listed.uid.clone(), epoch: 3, proof };
         chain_stands(&Chain::begin(None, link, "t".to_owned()), None, &world.view(), 1000).err().map(|denial| denial.reason)
     };
     let world = World::of(&[&listed]);
-    assert_eq!(ended(Proof::ServiceAccount("bot".to_owned()), &world), None);
-    assert_eq!(ended(Proof::ServiceAccount("other".to_owned()), &world), Some(Reason::ProofEnded));
+    let account = |name: &str| Proof::ServiceAccount { name: name.to_owned(), pod: None };
+    assert_eq!(ended(account("bot"), &world), None);
+    assert_eq!(ended(account("other"), &world), Some(Reason::ProofEnded));
     assert_eq!(ended(Proof::Key("thumbprint".to_owned()), &world), Some(Reason::ProofEnded));
     let issuer = IssuerRef { name: "acme".to_owned(), uid: "acme-uid".to_owned() };
     let by = |subject: &str| Proof::Issuer(issuer.clone(), crate::chain::subject_digest(subject));
@@ -345,6 +347,35 @@ fn r2_a_token_ends_with_what_its_agent_proved_itself_with() {
     assert_eq!(ended(by("w-1"), &trusted), None);
     assert_eq!(ended(by("w-2"), &trusted), Some(Reason::ProofEnded), "another subject of the same issuer");
     assert_eq!(ended(by("w-1"), &World::of(&[&federated])), Some(Reason::ProofEnded), "nobody trusts the issuer any more");
+}
+
+#[test]
+fn a_token_ends_with_the_pod_to_which_it_was_given_and_not_with_those_that_called_it() {
+    let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let office = Office::new();
+    let ended = |world: &World, of: &[(&str, Uuid)]| {
+        let mut links = of.iter().map(|(name, pod)| Link {
+            agent: AgentId::new("research", name).expect("an agent"),
+            uid: format!("uid-{name}"),
+            epoch: 3,
+            proof: Proof::ServiceAccount { name: (*name).to_owned(), pod: Some(*pod) },
+        });
+        let chain = Chain::begin(None, links.next().expect("one"), "t".to_owned());
+        let chain = links.fold(chain, |chain, link| chain.extended("j1", link));
+        chain_stands(&chain, None, &world.view(), 1000).err().map(|denial| denial.reason)
+    };
+    let mut world = office.world();
+    assert_eq!(ended(&world, &[("bot", a)]), None, "nobody watches pods here");
+    world.pods.begin();
+    world.pods.listed(a, false);
+    assert_eq!(ended(&world, &[("bot", a)]), None, "the list is not complete");
+    world.pods.complete();
+    assert_eq!(ended(&world, &[("bot", a)]), None);
+    assert_eq!(ended(&world, &[("bot", b)]), Some(Reason::ProofEnded));
+    assert_eq!(ended(&world, &[("bot", b), ("search", a)]), None, "what a pod asked of another is still to be done");
+    assert_eq!(ended(&world, &[("bot", a), ("search", b)]), Some(Reason::ProofEnded));
+    world.pods.applied(a, true);
+    assert_eq!(ended(&world, &[("bot", a)]), Some(Reason::ProofEnded), "F6: it is being deleted");
 }
 
 fn credentials(identity: &serde_json::Value) -> crate::agent::Credentials {

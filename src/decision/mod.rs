@@ -25,8 +25,9 @@ use crate::chain::{Chain, MayAct, Proof};
 use crate::crd::SigningAlgorithm;
 use crate::grammar::{AgentId, Audience, CapabilityName};
 use crate::operation::Operation;
-use crate::snapshot::{AgentIndex, IssuerIndex};
+use crate::snapshot::{AgentIndex, IssuerIndex, LiveSet};
 use standing::rights;
+use uuid::Uuid;
 
 /// What the cluster says now, as far as decisions depend on it.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,8 @@ pub struct View<'a> {
     pub issuers: &'a IssuerIndex,
     /// The catalogue.
     pub catalogue: &'a Catalogue,
+    /// The live pods.
+    pub pods: &'a LiveSet<Uuid>,
 }
 
 /// Who asks, on whose behalf, and for what.

@@ -93,6 +93,7 @@ pub fn chain_stands(chain: &Chain, jti: Option<&str>, view: &View<'_>, now: u64)
         }
         caller = Some(agent);
     }
+    pod_lives(chain, view)?;
     match chain.depth() <= depth_limit(chain, view) {
         true => Ok(()),
         false => Err(Denial::new(Reason::ChainTooDeep, "an agent of the chain allows fewer agents in it by now")),
@@ -171,7 +172,7 @@ fn proof_stands(agent: &RegisteredAgent, link: &Link, view: &View<'_>, now: u64)
     let is_own = |holding| view.agents.owner_of(&holding).is_some_and(|owner| owner.uid == agent.uid);
     let (good, what) = match &link.proof {
         Proof::Unsaid => return Ok(()),
-        Proof::ServiceAccount(name) => {
+        Proof::ServiceAccount { name, .. } => {
             (is_own(Holding::service_account(agent.id.namespace(), name)), format!("ServiceAccount {name}"))
         }
         Proof::Key(thumbprint) => {
@@ -190,6 +191,18 @@ fn proof_stands(agent: &RegisteredAgent, link: &Link, view: &View<'_>, now: u64)
             Reason::ProofEnded,
             format!("{what}, by which {} proved itself, does not count for it any more", agent.id),
         )),
+    }
+}
+
+/// Whether the pod that acts is there: what it was given ends with it. Those that called it may be gone: what they asked for is still to
+/// be done.
+fn pod_lives(chain: &Chain, view: &View<'_>) -> Result<(), Denial> {
+    match chain.acting().and_then(Link::pod) {
+        Some(pod) if view.pods.has(&pod) == Some(false) => Err(Denial::new(
+            Reason::ProofEnded,
+            format!("the pod to which the token was given, UID {pod}, is gone or being deleted"),
+        )),
+        _ => Ok(()),
     }
 }
 

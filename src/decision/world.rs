@@ -7,8 +7,9 @@ use crate::chain::Proof;
 use crate::crd::SigningAlgorithm;
 use crate::grammar::{AgentId, Audience, CapabilityName};
 use crate::issuer::RegisteredIssuer;
-use crate::snapshot::{AgentIndex, IssuerIndex};
+use crate::snapshot::{AgentIndex, IssuerIndex, LiveSet};
 use std::collections::HashMap;
+use uuid::Uuid;
 
 /// Our issuer URL in these tests.
 pub(crate) const US: &str = "https://us";
@@ -19,6 +20,7 @@ pub(crate) struct World {
     pub(crate) agents: AgentIndex,
     pub(crate) issuers: IssuerIndex,
     pub(crate) catalogue: Catalogue,
+    pub(crate) pods: LiveSet<Uuid>,
 }
 
 impl World {
@@ -36,7 +38,7 @@ impl World {
     }
 
     pub(crate) fn view(&self) -> View<'_> {
-        View { agents: &self.agents, issuers: &self.issuers, catalogue: &self.catalogue }
+        View { agents: &self.agents, issuers: &self.issuers, catalogue: &self.catalogue, pods: &self.pods }
     }
 
     /// Decides at 1000 what `agent` gets with a credential until `until`.

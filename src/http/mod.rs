@@ -300,10 +300,14 @@ fn now_if_fresh(app: &App) -> Result<u64, Refusal> {
 /// If nobody can tell.
 async fn read_back(app: &App, token: &str, now: u64) -> Result<Option<AccessClaims>, Refusal> {
     let read = || verify(token, &app.issuer, &app.keys.current(), now);
-    match read() {
-        Err(NotOurs::KeyUnknown(kid)) => Ok(if knows(app, &kid).await? { read().ok() } else { None }),
-        read => Ok(read.ok()),
+    let claims = match read() {
+        Err(NotOurs::KeyUnknown(kid)) if knows(app, &kid).await? => read().ok(),
+        read => read.ok(),
+    };
+    if let Some((claims, chain)) = claims.as_ref().and_then(|claims| Some((claims, claims.chain()?))) {
+        app.snapshot.await_newborn(&chain, claims.iat, now).await;
     }
+    Ok(claims)
 }
 
 /// Whether there is a key `kid`, by now at the latest.

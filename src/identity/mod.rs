@@ -97,7 +97,9 @@ impl Caller {
     #[must_use]
     pub fn proof(&self) -> Proof {
         match &self.holder {
-            Holder::ServiceAccount(account) => Proof::ServiceAccount(account.name.clone()),
+            Holder::ServiceAccount(account) => {
+                Proof::ServiceAccount { name: account.name.clone(), pod: account.pod.as_ref().map(|pod| pod.uid) }
+            }
             Holder::Key(key) => Proof::Key(key.thumbprint.clone()),
             Holder::Workload(workload) => {
                 let issuer = IssuerRef { name: workload.issuer.clone(), uid: workload.issuer_uid.clone() };

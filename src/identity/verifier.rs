@@ -12,17 +12,12 @@ use crate::agent_key::{AgentKey, AgentSecretKey};
 use crate::crd::Provides;
 use crate::grammar::AgentId;
 use crate::issuer::{RegisteredIssuer, Rules};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{NEWBORN_AGE, NEWBORN_PATIENCE, Snapshot};
 use crate::store::Store;
 use crate::time::LEEWAY;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// How long a token of a pod that the watch has not shown yet may wait for it. A pod can present its token
-/// within milliseconds of its creation.
-const NEWBORN_PATIENCE: Duration = Duration::from_millis(500);
-/// How recently such a token must have been issued, in seconds. An older one belongs to a pod that is gone.
-const NEWBORN_AGE: u64 = 5;
 /// How long a request waits for the controller to judge a TrustedIssuer that was written a moment ago.
 const JUDGEMENT_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -16,15 +16,22 @@ pub use freshness::{Freshness, Source, Stale};
 pub use issuers::IssuerIndex;
 pub use requests::RequestIndex;
 pub(crate) use requests::is_older;
-pub use workloads::Workloads;
+pub use workloads::{LiveSet, Workloads};
 
 use crate::agent::RegisteredAgent;
 use crate::capability::Catalogue;
+use crate::chain::{Chain, Link};
 use crate::decision::View;
 use crate::grammar::AgentId;
 use crate::jit::Request;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
+
+/// How long a token of a pod that the watch has not shown yet may wait for it. A pod can present its token within milliseconds of its
+/// creation.
+pub(crate) const NEWBORN_PATIENCE: Duration = Duration::from_millis(500);
+/// How recently such a token must have been issued, in seconds. An older one belongs to a pod that is gone.
+pub(crate) const NEWBORN_AGE: u64 = 5;
 
 /// The shared view of the cluster.
 #[derive(Debug)]
@@ -49,13 +56,14 @@ pub struct ViewGuard<'a> {
     agents: RwLockReadGuard<'a, AgentIndex>,
     issuers: RwLockReadGuard<'a, IssuerIndex>,
     catalogue: RwLockReadGuard<'a, Catalogue>,
+    workloads: RwLockReadGuard<'a, Workloads>,
 }
 
 impl ViewGuard<'_> {
     /// The view.
     #[must_use]
     pub fn as_view(&self) -> View<'_> {
-        View { agents: &self.agents, issuers: &self.issuers, catalogue: &self.catalogue }
+        View { agents: &self.agents, issuers: &self.issuers, catalogue: &self.catalogue, pods: &self.workloads.pods }
     }
 }
 
@@ -104,7 +112,7 @@ impl Snapshot {
 
     /// What decisions depend on, for reading. Held only while one is made.
     pub fn view(&self) -> ViewGuard<'_> {
-        ViewGuard { agents: self.agents(), issuers: self.issuers(), catalogue: self.catalogue() }
+        ViewGuard { agents: self.agents(), issuers: self.issuers(), catalogue: self.catalogue(), workloads: self.workloads() }
     }
 
     /// The request of that UID, if there is one.
@@ -173,6 +181,18 @@ impl Snapshot {
     /// milliseconds of its creation, an Agent whose new generation the controller is about to judge.
     pub async fn wait_for<T>(&self, patience: Duration, look: impl FnMut(&Self) -> Option<T>) -> Option<T> {
         self.wait(self.changed.subscribe(), patience, look).await
+    }
+
+    /// Waits a moment, if the pod that acts in `chain` was born so recently that the watch may not have shown it: `issued_at`, in seconds
+    /// since the epoch like `now`, is when it proved to be there, perhaps to another replica.
+    pub async fn await_newborn(&self, chain: &Chain, issued_at: u64, now: u64) {
+        if let Some(pod) = chain.acting().and_then(Link::pod)
+            && issued_at.saturating_add(NEWBORN_AGE) >= now
+        {
+            let seen = |snapshot: &Self| (snapshot.workloads().pods.has(&pod) != Some(false)).then_some(());
+            // Whether it came is seen when the token is judged.
+            self.wait_for(NEWBORN_PATIENCE, seen).await;
+        }
     }
 
     async fn wait<T>(

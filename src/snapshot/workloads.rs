@@ -20,8 +20,7 @@ impl Workloads {
     /// Whether there is a ServiceAccount of that name; `None` if nobody knows, because they are not watched or not listed yet.
     #[must_use]
     pub fn has_service_account(&self, namespace: &str, name: &str) -> Option<bool> {
-        let names = &self.service_account_names;
-        names.listed.then(|| names.contains(&(namespace.to_owned(), name.to_owned())))
+        self.service_account_names.has(&(namespace.to_owned(), name.to_owned()))
     }
 }
 
@@ -46,6 +45,12 @@ impl<T: Eq + Hash> LiveSet<T> {
     #[must_use]
     pub fn contains(&self, object: &T) -> bool {
         self.live.contains(object)
+    }
+
+    /// The same; `None` if nobody knows, because they are not watched or not listed yet.
+    #[must_use]
+    pub fn has(&self, object: &T) -> Option<bool> {
+        self.listed.then(|| self.contains(object))
     }
 
     /// How many there are.

@@ -5,6 +5,7 @@ use crate::agent::DEPTH_MAX;
 use crate::chain::{Chain, IssuerRef, Link as ChainLink, Principal, Proof};
 use crate::grammar::AgentId;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// `sub_profile` of an agent (draft-mcguinness-oauth-actor-profile).
 const AI_AGENT: &str = "ai_agent";
@@ -36,6 +37,9 @@ pub struct Link {
     /// The ServiceAccount with which it proved itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sa: Option<String>,
+    /// UID of the pod to which its credential was bound. The token of the agent that acts lives only while the pod does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Uuid>,
     /// The thumbprint of the key with which it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -94,22 +98,22 @@ pub(super) fn user(chain: &Chain) -> Option<UserLink> {
 
 impl Link {
     fn write(link: &ChainLink) -> Self {
-        let (mut sa, mut key, mut issuer, mut subject) = (None, None, None, None);
+        let (mut sa, mut pod, mut key, mut issuer, mut subject) = (None, None, None, None, None);
         match &link.proof {
             Proof::Unsaid => {}
-            Proof::ServiceAccount(name) => sa = Some(name.clone()),
+            Proof::ServiceAccount { name, pod: uid } => (sa, pod) = (Some(name.clone()), *uid),
             Proof::Key(thumbprint) => key = Some(thumbprint.clone()),
             Proof::Issuer(by, digest) => (issuer, subject) = (Some(by.clone()), Some(digest.clone())),
         }
-        Self { sub: link.agent.to_string(), agent_uid: link.uid.clone(), epoch: link.epoch, sa, key, issuer, subject }
+        Self { sub: link.agent.to_string(), agent_uid: link.uid.clone(), epoch: link.epoch, sa, pod, key, issuer, subject }
     }
 
     fn read(&self) -> Option<ChainLink> {
-        let proof = match (&self.sa, &self.key, &self.issuer, &self.subject) {
-            (None, None, None, None) => Proof::Unsaid,
-            (Some(name), None, None, None) => Proof::ServiceAccount(name.clone()),
-            (None, Some(thumbprint), None, None) => Proof::Key(thumbprint.clone()),
-            (None, None, Some(issuer), Some(subject)) => Proof::Issuer(issuer.clone(), subject.clone()),
+        let proof = match (&self.sa, self.pod, &self.key, &self.issuer, &self.subject) {
+            (None, None, None, None, None) => Proof::Unsaid,
+            (Some(name), pod, None, None, None) => Proof::ServiceAccount { name: name.clone(), pod },
+            (None, None, Some(thumbprint), None, None) => Proof::Key(thumbprint.clone()),
+            (None, None, None, Some(issuer), Some(subject)) => Proof::Issuer(issuer.clone(), subject.clone()),
             _ => return None,
         };
         Some(ChainLink { agent: AgentId::parse(&self.sub).ok()?, uid: self.agent_uid.clone(), epoch: self.epoch, proof })
@@ -130,7 +134,7 @@ mod tests {
         let alice = Principal { name: "alice".to_owned(), issuer: issuer.clone(), epoch: 0 };
         let chain = Chain::begin(user.then_some(alice), link("a", Proof::Issuer(issuer, "d".to_owned())), "t".to_owned())
             .extended("j1", link("b", Proof::Key("k".to_owned())))
-            .extended("j2", link("c", Proof::ServiceAccount("s".to_owned())));
+            .extended("j2", link("c", Proof::ServiceAccount { name: "s".to_owned(), pod: Some(Uuid::from_u128(1)) }));
         let claims = json!({"iss": "https://us", "sub": chain.subject(), "aud": "x", "client_id": "agent:ns/c", "iat": 1, "exp": 2,
             "jti": "j", "scope": "a", "agent_uid": "uid-c", "links": links(&chain), "act": act(&chain, "https://us"),
             "user": user.then(|| super::user(&chain)), "txn": chain.txn(), "ancestors": chain.ancestors()});
@@ -174,6 +178,7 @@ mod tests {
             spoil(&|c| c.client_id = "agent:ns/a".to_owned());
             spoil(&|c| c.agent_uid = "uid-a".to_owned());
             spoil(&|c| c.links[2].key = Some("k".to_owned()));
+            spoil(&|c| c.links[1].pod = Some(Uuid::from_u128(1)));
             spoil(&|c| c.iss = "https://other".to_owned());
             spoil(&|c| c.user = if c.user.is_some() { None } else { claims(true).user });
             for claims in spoilt {

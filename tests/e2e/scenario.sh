@@ -151,13 +151,15 @@ check 'it still runs, with its sidecar, and obtains nothing any more' within 3 r
 clock 'after kubectl delete pod returned'
 check 'in less than two seconds' test "$elapsed" -lt 2000
 shown '.body'
+tell acme acme-server POST /again
+check 'and the token that it left is dead: introspection says {"active": false}' said '.body == {"active": false}'
 check 'the next pod is Ready' admin rollout status deployment/research-bot --namespace=research --timeout=120s
 within 20 alone || fail 'the old pod is still there'
 check 'and obtains tokens' with_token
 
 step 'The agent is suspended: what it left with the resource server is dead'
-tell acme acme-server POST /again
-check 'its token was good until now, as tokens are' said '.body.active == true'
+tell research research-bot POST /call "audience=$acme" to=http://acme-server.acme.svc/read
+check 'its token is good until now' said '.body.active == true'
 say "kubectl patch agent research-bot --type=merge -p '{\"spec\":{\"suspended\":true}}'"
 suspend true
 begin_clock

@@ -41,7 +41,8 @@ fn each_grant_turns_a_pods_token_into_a_scoped_access_token() {
         assert_eq!((&claims["sub"], &claims["client_id"], &claims["aud"]), (&json!(subject), &json!(subject), &json!(DOCS)));
         assert_eq!(claims["exp"].as_u64(), claims["iat"].as_u64().map(|iat| iat + 300));
         assert_eq!(claims["agent_uid"], agent["metadata"]["uid"]);
-        assert_eq!(claims["links"], json!([{"sub": subject, "agent_uid": agent["metadata"]["uid"], "epoch": 0, "sa": "bot"}]));
+        let link = json!({"sub": subject, "agent_uid": agent["metadata"]["uid"], "epoch": 0, "sa": "bot", "pod": tenant.pod_uid});
+        assert_eq!(claims["links"], json!([link]));
         let limits =
             json!([{"type": "countersign_capability", "capability": "document.read", "resources": ["document:reports/*"]}]);
         assert_eq!((&claims["authorization_details"], &reply.body["authorization_details"]), (&limits, &limits));

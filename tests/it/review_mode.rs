@@ -12,7 +12,8 @@ fn a_token_review_decides_in_place_of_the_watch() {
     let reply = world.exchange(&tenant.token).expect(200);
     assert_eq!(world.record_of(&reply)["pod_uid"], tenant.pod_uid);
     let server = world.resource_server(DOCS);
-    assert!(world.introspect(&server, &reply.text("access_token")).is_active());
+    let issued = reply.text("access_token");
+    assert!(world.introspect(&server, &issued).is_active());
 
     // The operator could not watch Pods here even if it wanted to.
     let rights = world.kubectl().impersonating(
@@ -43,6 +44,7 @@ fn a_token_review_decides_in_place_of_the_watch() {
     world.kubectl().run(&["delete", "pod", "pod", "-n", &tenant.namespace, "--force", "--grace-period=0"]).expect("deleted");
     // The API server remembers its own success for ten seconds.
     wait_until("the token is refused", Duration::from_secs(20), || world.exchange(&tenant.token).status != 200);
+    assert!(world.introspect(&server, &issued).is_active(), "nobody here knows which pods there are");
 
     // F3: an API server that does not answer is no yes.
     world.cluster.api_server().expect("a cluster that we started").signal("STOP").expect("frozen");

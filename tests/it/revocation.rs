@@ -134,15 +134,22 @@ fn r2_a_token_ends_when_the_agent_loses_what_it_says() {
 fn a_pod_that_is_deleted_takes_its_credential_with_it() {
     let world = World::shared();
     let tenant = world.tenant("pod");
-    world.exchange(&tenant.token).expect(200);
+    let server = world.resource_server(DOCS);
+    let issued = world.exchange(&tenant.token).expect(200).text("access_token");
+    assert!(world.introspect(&server, &issued).is_active());
     world.kubectl().run(&["delete", "pod", "pod", "-n", &tenant.namespace, "--wait=false"]).expect("deleted");
     wait_until("the token is refused", Duration::from_secs(1), || world.exchange(&tenant.token).status != 200);
+    let reply = world.introspect(&server, &issued);
+    assert!(!reply.is_active(), "what it was given before ends with it");
+    assert_eq!(world.record_of(&reply)["reason"], "proof_ended");
     let refused = world.exchange(&tenant.token).refused(400, "invalid_request");
     assert_eq!(world.record_of(&refused)["reason"], "credential_holder_gone");
     // A namesake is another pod.
     let uid = workload::create_pod(&world.kubectl(), &tenant.namespace, "pod", "bot").expect("a Pod");
     world.exchange(&tenant.token).refused(400, "invalid_request");
-    world.exchange(&tenant.pod_token("bot", "pod", &uid)).expect(200);
+    let reply = world.exchange(&tenant.pod_token("bot", "pod", &uid)).expect(200);
+    assert!(world.introspect(&server, &reply.text("access_token")).is_active());
+    assert!(!world.introspect(&server, &issued).is_active(), "and what the old one was given stays dead");
 }
 
 #[test]
@@ -153,9 +160,13 @@ fn f6_a_pod_that_a_finalizer_keeps_is_gone_all_the_same() {
         let patch = format!(r#"{{"metadata":{{"finalizers":{value}}}}}"#);
         world.kubectl().run(&["patch", "pod", "pod", "-n", &tenant.namespace, "--type=merge", "-p", &patch]).expect("patched");
     };
+    let server = world.resource_server(DOCS);
+    let issued = world.exchange(&tenant.token).expect(200).text("access_token");
+    assert!(world.introspect(&server, &issued).is_active());
     finalize(r#"["example.com/hold"]"#);
     world.kubectl().run(&["delete", "pod", "pod", "-n", &tenant.namespace, "--wait=false"]).expect("marked");
     wait_until("the token is refused", Duration::from_secs(1), || world.exchange(&tenant.token).status != 200);
+    assert!(!world.introspect(&server, &issued).is_active(), "what it was given before is dead as well");
     let still = world.kubectl().get_json(&["get", "pod", "pod", "-n", &tenant.namespace]).expect("the pod is still there");
     assert!(still["metadata"]["deletionTimestamp"].is_string());
     finalize("[]");
