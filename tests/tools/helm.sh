@@ -5,8 +5,10 @@
 # The chart must behave alike under both: Helm 3 merges three ways, Helm 4
 # applies on the server, and they differ in what an upgrade does to a field
 # that somebody else has written. A helm on PATH is used if it has that major
-# version; otherwise the cache lies outside target/, keyed by the version.
+# version.
 set -euo pipefail
+# shellcheck source=tests/tools/cache.sh
+. "$(dirname "$0")/cache.sh"
 
 case "${1:-}" in
 3) version=v3.22.0 ;;
@@ -23,26 +25,8 @@ if installed=$(command -v helm) && [[ $("$installed" version --short 2>/dev/null
 	exit 0
 fi
 
-cache="${COUNTERSIGN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/countersign}/helm"
-binary="$cache/$version/helm"
-if [ -x "$binary" ]; then
-	echo "$binary"
-	exit 0
-fi
-command -v go >/dev/null || {
-	echo "tests/tools: 'go' is needed to build helm $version (https://go.dev/dl), or put a helm $major on PATH" >&2
-	exit 1
-}
+cached helm "$version" helm "helm $version (about 3 minutes on 2 cores)" ", or put a helm $major on PATH"
 
-mkdir -p "$(dirname "$binary")"
-exec 9>"$cache/lock"
-flock 9 # two builds side by side would each take twice as long
-if [ -x "$binary" ]; then
-	echo "$binary"
-	exit 0
-fi
-
-echo "tests/tools: building helm $version from source, once per machine (about 3 minutes on 2 cores)" >&2
 # What a release of Helm is built with. Without it Helm 3 takes the cluster of
 # `helm template` for Kubernetes 1.20, which the chart refuses.
 module="helm.sh/helm/v$major"
@@ -56,9 +40,9 @@ if [ "$major" = 3 ]; then
 fi
 # `go install` names the binary itself, so it goes to a folder of its own and
 # is moved into place whole.
-part="$cache/$version/part.$$"
+part="$built.$$"
 trap 'rm -rf "$part"' EXIT
 CGO_ENABLED=0 GOFLAGS='' GOBIN="$part" go install -trimpath -ldflags "$flags" "$module/cmd/helm@$version" >&2
-mv "$part/helm" "$binary"
-echo "tests/tools: built $binary" >&2
-echo "$binary"
+mv "$part/helm" "$built"
+echo "tests/tools: built $built" >&2
+echo "$built"
