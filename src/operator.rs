@@ -20,6 +20,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::Traces;
 use crate::time::Clock;
 use crate::tls::{Files, ServingCertificate, TlsError};
+use crate::token::Reader;
 use crate::token::rotation::InvalidPolicy;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::api::{Api, PostParams};
@@ -298,6 +299,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
             store: store.clone(),
         },
         keys,
+        tokens: Reader::new(args.issuer.clone()),
         keys_max_age: policy.published_max_age(),
         floodgate: Floodgate::new(recorder.clone(), args.audit_refusals_per_second),
         recorder,

@@ -60,7 +60,7 @@ fn the_audience_says_how_the_token_is_signed() {
         let minted = crate::token::mint(&permit, "https://us", &keys, "j".to_owned()).expect("a token");
         assert_eq!(Some(minted.kid.as_str()), keys.signer(algorithm, 1000).map(crate::token::SigningKey::kid));
         let claims = crate::token::verify(&minted.token, "https://us", &keys, 1001);
-        assert_eq!(claims, Ok(minted.claims));
+        assert_eq!(claims, Ok((minted.claims, minted.kid)));
     }
 }
 

@@ -130,9 +130,9 @@ pub(super) async fn read_parent(app: &App, token: &str, now: u64) -> Result<Opti
         Some(Parent {
             chain: claims.chain()?,
             capabilities: claims.capabilities()?,
-            jti: claims.jti,
-            audience: claims.aud,
-            may_act: claims.may_act,
+            jti: claims.jti.clone(),
+            audience: claims.aud.clone(),
+            may_act: claims.may_act.clone(),
             expires_at: claims.exp,
         })
     }))

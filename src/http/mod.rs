@@ -49,7 +49,7 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::telemetry::{self, Traces};
 use crate::time::Clock;
-use crate::token::{AccessClaims, NotOurs, verify};
+use crate::token::{AccessClaims, NotOurs, Reader};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -83,6 +83,8 @@ pub struct App {
     pub verifier: Verifier,
     /// Sign tokens.
     pub keys: Arc<SigningKeys>,
+    /// Reads them back.
+    pub tokens: Reader,
     /// For how long others may keep the published keys, in seconds.
     pub keys_max_age: u64,
     /// Writes records.
@@ -298,8 +300,8 @@ fn now_if_fresh(app: &App) -> Result<u64, Refusal> {
 ///
 /// # Errors
 /// If nobody can tell.
-async fn read_back(app: &App, token: &str, now: u64) -> Result<Option<AccessClaims>, Refusal> {
-    let read = || verify(token, &app.issuer, &app.keys.current(), now);
+async fn read_back(app: &App, token: &str, now: u64) -> Result<Option<Arc<AccessClaims>>, Refusal> {
+    let read = || app.tokens.read(token, &app.keys.current(), now);
     let claims = match read() {
         Err(NotOurs::KeyUnknown(kid)) if knows(app, &kid).await? => read().ok(),
         read => read.ok(),

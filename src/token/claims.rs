@@ -9,6 +9,7 @@ use crate::decision::{Approval, OperationGrant, Permit};
 use crate::grammar::{CapabilityName, ResourcePattern};
 use crate::identity::jws::Unverified;
 use crate::operation::Operation;
+use crate::time::LEEWAY;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -147,6 +148,12 @@ impl AccessClaims {
         self.scope.split(' ').map(granted).collect()
     }
 
+    /// Whether it counts at `now`, as far as that is a matter of time.
+    #[must_use]
+    pub const fn counts(&self, now: u64) -> bool {
+        self.exp > now && self.iat <= now.saturating_add(LEEWAY)
+    }
+
     /// The one operation for which the token is good, if it is for one; an error if it is not what we would have written.
     ///
     /// # Errors
@@ -199,11 +206,11 @@ pub enum NotOurs {
     Worthless,
 }
 
-/// Reads back a token of ours.
+/// Reads back a token of ours, and says by its name which key signed it.
 ///
 /// # Errors
 /// [`NotOurs`] unless it is an access token that we signed and that has not expired at `now`.
-pub fn verify(token: &str, issuer: &str, keys: &KeyRing, now: u64) -> Result<AccessClaims, NotOurs> {
+pub fn verify(token: &str, issuer: &str, keys: &KeyRing, now: u64) -> Result<(AccessClaims, String), NotOurs> {
     let unverified = Unverified::parse(token).map_err(|_| NotOurs::Worthless)?;
     let (Some(ACCESS_TOKEN_TYPE), Some(kid)) = (unverified.typ.as_deref(), unverified.kid.as_deref()) else {
         return Err(NotOurs::Worthless);
@@ -218,6 +225,6 @@ pub fn verify(token: &str, issuer: &str, keys: &KeyRing, now: u64) -> Result<Acc
     let claims = AccessClaims::deserialize(serde::de::value::MapDeserializer::new(
         verified.members().iter().map(|(name, value)| (name.as_str(), value.clone())),
     ));
-    let alive = |c: &AccessClaims| c.iss == issuer && c.exp > now && c.iat <= now.saturating_add(5);
-    claims.ok().filter(alive).ok_or(NotOurs::Worthless)
+    let claims = claims.ok().filter(|claims: &AccessClaims| claims.iss == issuer && claims.counts(now));
+    claims.map(|claims| (claims, key.kid().to_owned())).ok_or(NotOurs::Worthless)
 }

@@ -3,6 +3,7 @@
 mod claims;
 mod key_ring;
 mod lineage;
+mod reader;
 pub mod rotation;
 mod signing_key;
 mod statement;
@@ -10,6 +11,7 @@ mod statement;
 pub use claims::{AccessClaims, AuthorizationDetails, MalformedOperation, NotOurs, OPERATION_DETAILS, verify};
 pub use key_ring::{KeyError, KeyRing, Signers, new_id};
 pub use lineage::{Actor, Link, UserLink};
+pub use reader::Reader;
 pub use signing_key::SigningKey;
 pub use statement::{About, Statement};
 
