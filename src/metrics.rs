@@ -103,6 +103,7 @@ pub struct Metrics {
     unwitnessed: Gauge,
     uncopied: Gauge,
     discontinuities: Counter,
+    restorations: Gauge,
     notifications: Family<NotificationLabels, Counter>,
     notifications_waiting: Gauge,
     registry: Registry,
@@ -206,6 +207,11 @@ impl Default for Metrics {
                 "ledger_discontinuities",
                 "Logs that turned out not to be as they were: an old copy of the database was restored, or somebody has changed it",
             ),
+            restorations: begun(
+                registry,
+                "cluster_restorations",
+                "How often the cluster was found to be an older copy of itself; each time all tokens and open requests end",
+            ),
             notifications: begun(
                 registry,
                 "notifications",
@@ -257,6 +263,11 @@ impl Metrics {
     /// Counts logs that are not as they were.
     pub fn discontinuities(&self, logs: usize) {
         self.discontinuities.inc_by(logs.try_into().unwrap_or(u64::MAX));
+    }
+
+    /// Notes how often the cluster was found to be an older copy of itself.
+    pub fn restorations(&self, count: u64) {
+        self.restorations.set(whole(count));
     }
 
     /// Counts an attempt to tell a receiver.

@@ -268,9 +268,12 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         client: client.clone(),
         namespace: args.namespace.clone(),
         name: args.lease_name.clone(),
+        secret: args.secret_name.clone(),
         holder,
         bound: args.staleness_bound,
         store: store.clone(),
+        recorder: recorder.clone(),
+        metrics: Arc::clone(&metrics),
         snapshot: Arc::clone(&snapshot),
         clock,
     };

@@ -10,6 +10,7 @@ pub mod lease;
 pub mod ledger;
 pub mod notifications;
 pub mod policies;
+mod timeline;
 pub mod trusted_issuer;
 
 use crate::admission::enforcement::Verdict;

@@ -152,7 +152,10 @@ pub(super) fn authentic<'a>(request: &'a Request, evidence: &EvidenceKey) -> Res
         return Err("the digest in the status is not that of the request: somebody other than the operator wrote it".to_owned());
     }
     if !evidence.confirms(&request.uid, &request.status) {
-        return Err("the status was not written by the operator: it lacks the evidence for its approvals".to_owned());
+        return Err(
+            "the status lacks the evidence that the operator wrote it: somebody else did, or the cluster was restored since"
+                .to_owned(),
+        );
     }
     Ok(question)
 }

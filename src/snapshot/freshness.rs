@@ -51,6 +51,8 @@ pub enum Stale {
     Silent(Source, Option<Duration>),
     /// Our clock and the API server's differ by so many seconds.
     Skewed(i64),
+    /// A source was read anew, and the Lease has not been written since.
+    Unconfirmed,
     /// A process that knows what we do not know is at work, or was until now. It says which.
     Barred(Arc<String>),
 }
@@ -65,6 +67,7 @@ impl fmt::Display for Stale {
                 write!(f, "the view of the cluster is too old: last heard from {} {} ms ago", source.as_str(), age.as_millis())
             }
             Self::Barred(why) => f.write_str(why),
+            Self::Unconfirmed => f.write_str("the view of the cluster was read anew a moment ago, and is not confirmed yet"),
             Self::Skewed(seconds) => write!(f, "the clock of this process is {seconds} s off that of the API server"),
         }
     }
@@ -79,6 +82,8 @@ pub struct Freshness {
     /// By how many seconds our wall clock is ahead of the API server's, at least; negative if behind.
     skew: AtomicI64,
     barred: ArcSwapOption<String>,
+    /// When a source was last read anew as a whole, in milliseconds since `start`; 0 if never.
+    listed_again: AtomicU64,
 }
 
 /// How far our wall clock may be off the API server's, in seconds. What expires, expires by the wall clock.
@@ -91,20 +96,32 @@ struct Heard {
     at: AtomicU64,
     /// Whether a complete list has been read. Before that, an open watch proves nothing.
     complete: AtomicBool,
+    /// Whether another is being read.
+    listing: AtomicBool,
 }
 
 impl Freshness {
     pub(super) fn new(sources: &[Source], bound: Duration) -> Self {
-        let heard =
-            |&source: &Source| Heard { source, at: AtomicU64::new(0), complete: AtomicBool::new(source == Source::Lease) };
+        let heard = |&source: &Source| Heard {
+            source,
+            at: AtomicU64::new(0),
+            complete: AtomicBool::new(source == Source::Lease),
+            listing: AtomicBool::default(),
+        };
         let heard = sources.iter().map(heard).collect();
-        Self { start: Instant::now(), bound, heard, skew: AtomicI64::new(0), barred: ArcSwapOption::empty() }
+        Self {
+            start: Instant::now(),
+            bound,
+            heard,
+            skew: AtomicI64::new(0),
+            barred: ArcSwapOption::empty(),
+            listed_again: AtomicU64::new(0),
+        }
     }
 
     /// Notes that `source` answered a question that was put to it at `asked`.
     pub fn heard(&self, source: Source, asked: Instant) {
-        // Never 0, which stands for never.
-        let at = asked.saturating_duration_since(self.start).as_millis().try_into().unwrap_or(u64::MAX).max(1);
+        let at = self.since_start(asked);
         for entry in self.heard.iter().filter(|h| h.source == source) {
             entry.at.fetch_max(at, Ordering::Relaxed);
         }
@@ -137,6 +154,30 @@ impl Freshness {
         }
     }
 
+    /// Notes that a watch begins to read all of `source`. If that is not the first time, its watch was broken off, and what it reads may be
+    /// of an older copy of the cluster: it counts once the Lease, which shows that, was written after it.
+    pub fn listing(&self, source: Source) {
+        for entry in self.heard.iter().filter(|h| h.source == source && h.complete.load(Ordering::Acquire)) {
+            entry.listing.store(true, Ordering::Release);
+        }
+    }
+
+    /// Notes at `now` that a watch has read all of `source`.
+    pub fn listed(&self, source: Source, now: Instant) {
+        for entry in self.heard.iter().filter(|h| h.source == source) {
+            if entry.listing.load(Ordering::Acquire) {
+                self.listed_again.fetch_max(self.since_start(now), Ordering::Release);
+            }
+            entry.listing.store(false, Ordering::Release);
+        }
+        self.complete(source);
+    }
+
+    /// Milliseconds since `start`. Never 0, which stands for never.
+    fn since_start(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.start).as_millis().try_into().unwrap_or(u64::MAX).max(1)
+    }
+
     /// Notes that what `source` is about is not there: until it is [complete](Self::complete) again, its watch proves nothing.
     pub fn incomplete(&self, source: Source) {
         for entry in self.heard.iter().filter(|h| h.source == source) {
@@ -162,6 +203,7 @@ impl Freshness {
         match self.oldest(now) {
             Some((source, age)) if age.is_none_or(|age| age > self.bound) => Err(Stale::Silent(source, age)),
             _ if skew.abs() > SKEW_MAX => Err(Stale::Skewed(skew)),
+            _ if self.is_unconfirmed() => Err(Stale::Unconfirmed),
             _ => Ok(()),
         }
     }
@@ -173,7 +215,22 @@ impl Freshness {
         let silent = self.ages(now).filter(|(_, age)| age.is_none_or(|age| age > self.bound));
         let skew = self.skew.load(Ordering::Relaxed);
         let skewed = (skew.abs() > SKEW_MAX).then_some(Stale::Skewed(skew));
-        barred.into_iter().chain(silent.map(|(source, age)| Stale::Silent(source, age))).chain(skewed).collect()
+        let unconfirmed = self.is_unconfirmed().then_some(Stale::Unconfirmed);
+        barred
+            .into_iter()
+            .chain(silent.map(|(source, age)| Stale::Silent(source, age)))
+            .chain(skewed)
+            .chain(unconfirmed)
+            .collect()
+    }
+
+    /// Whether a list is or was read anew and the Lease not written since.
+    fn is_unconfirmed(&self) -> bool {
+        if self.heard.iter().any(|heard| heard.listing.load(Ordering::Acquire)) {
+            return true;
+        }
+        let listed = self.listed_again.load(Ordering::Acquire);
+        self.heard.iter().any(|heard| heard.source == Source::Lease && heard.at.load(Ordering::Relaxed) < listed)
     }
 
     /// The source that was silent for longest, and for how long; `None` if it was never heard.
@@ -253,6 +310,26 @@ mod tests {
         assert!(freshness.check(now).is_err(), "whatever is heard");
         assert!(freshness.bar(None));
         assert_eq!(freshness.check(now), Ok(()));
+    }
+
+    #[test]
+    fn what_is_read_anew_counts_once_the_lease_was_written_after_it() {
+        let freshness = Freshness::new(&[Source::Agents, Source::Lease], Duration::from_secs(10));
+        let at = |seconds| freshness.start + Duration::from_secs(seconds);
+        freshness.heard(Source::Agents, at(1));
+        freshness.heard(Source::Lease, at(1));
+        freshness.listing(Source::Agents);
+        freshness.listed(Source::Agents, at(2));
+        assert_eq!(freshness.check(at(2)), Ok(()), "the first list is no news");
+        freshness.listing(Source::Agents);
+        freshness.heard(Source::Lease, at(2));
+        assert_eq!(freshness.check(at(2)), Err(Stale::Unconfirmed), "what is read meanwhile may be later than the Lease");
+        freshness.listed(Source::Agents, at(3));
+        assert_eq!((freshness.check(at(3)), freshness.faults(at(3))), (Err(Stale::Unconfirmed), vec![Stale::Unconfirmed]));
+        freshness.heard(Source::Lease, at(2));
+        assert!(freshness.check(at(3)).is_err(), "that was asked before");
+        freshness.heard(Source::Lease, at(3));
+        assert_eq!(freshness.check(at(3)), Ok(()));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
@@ -57,7 +57,10 @@ pub async fn agents(
         _ = events.send(event);
     };
     follow(api, "agents", |event| match event {
-        Event::Init => snapshot.update_agents(super::AgentIndex::begin),
+        Event::Init => {
+            snapshot.freshness.listing(Source::Agents);
+            snapshot.update_agents(super::AgentIndex::begin);
+        }
         Event::InitApply(guarded) | Event::Apply(guarded) => {
             if let Some((agent, before)) = read(&snapshot, guarded) {
                 // Who contested what it has given up may have it now.
@@ -75,7 +78,7 @@ pub async fn agents(
         Event::InitDone => {
             let gone = snapshot.update_agents(super::AgentIndex::complete);
             gone.into_iter().for_each(|agent| tell(AgentEvent::Deleted(agent)));
-            snapshot.freshness.complete(Source::Agents);
+            snapshot.freshness.listed(Source::Agents, Instant::now());
         }
     })
     .await;
@@ -123,7 +126,10 @@ pub async fn requests(client: kube::Client, snapshot: Arc<Snapshot>, events: Unb
     // A send fails only while the process ends.
     let tell = |event| _ = events.send(event);
     follow(api, "jitrequests", |event| match event {
-        Event::Init => snapshot.update_requests(super::RequestIndex::begin),
+        Event::Init => {
+            snapshot.freshness.listing(Source::Requests);
+            snapshot.update_requests(super::RequestIndex::begin);
+        }
         Event::InitApply(guarded) | Event::Apply(guarded) => {
             let (namespace, name, uid) = (guarded.namespace().unwrap_or_default(), guarded.name_any(), guarded.uid());
             match guarded.object {
@@ -149,7 +155,7 @@ pub async fn requests(client: kube::Client, snapshot: Arc<Snapshot>, events: Unb
         Event::InitDone => {
             let gone = snapshot.update_requests(super::RequestIndex::complete);
             gone.into_iter().for_each(|request| tell(RequestEvent::Deleted(request)));
-            snapshot.freshness.complete(Source::Requests);
+            snapshot.freshness.listed(Source::Requests, Instant::now());
         }
     })
     .await;
@@ -169,7 +175,10 @@ pub async fn capabilities(
         _ = requests.send(RequestEvent::CatalogueChanged);
     };
     follow(api, "capabilities", |event| match event {
-        Event::Init => snapshot.update_catalogue(crate::capability::Catalogue::begin),
+        Event::Init => {
+            snapshot.freshness.listing(Source::Capabilities);
+            snapshot.update_catalogue(crate::capability::Catalogue::begin);
+        }
         Event::InitApply(guarded) | Event::Apply(guarded) => {
             let name = guarded.name_any();
             match guarded.object {
@@ -198,7 +207,7 @@ pub async fn capabilities(
         }
         Event::InitDone => {
             snapshot.update_catalogue(crate::capability::Catalogue::complete);
-            snapshot.freshness.complete(Source::Capabilities);
+            snapshot.freshness.listed(Source::Capabilities, Instant::now());
         }
     })
     .await;
@@ -221,7 +230,10 @@ pub async fn issuers(
         _ = events.send(name);
     };
     follow(api, "trustedissuers", |event| match event {
-        Event::Init => snapshot.update_issuers(super::IssuerIndex::begin),
+        Event::Init => {
+            snapshot.freshness.listing(Source::Issuers);
+            snapshot.update_issuers(super::IssuerIndex::begin);
+        }
         Event::InitApply(guarded) | Event::Apply(guarded) => {
             let name = guarded.name_any();
             match guarded.object {
@@ -243,7 +255,7 @@ pub async fn issuers(
         }
         Event::InitDone => {
             snapshot.update_issuers(super::IssuerIndex::complete).into_iter().for_each(tell);
-            snapshot.freshness.complete(Source::Issuers);
+            snapshot.freshness.listed(Source::Issuers, Instant::now());
         }
     })
     .await;
@@ -281,12 +293,15 @@ where
         ids.into_iter().for_each(|id| _ = agents.send(AgentEvent::Affected(id)));
     };
     follow(api, source.as_str(), |event| match event {
-        Event::Init => snapshot.update_workloads(|w| {
-            uids(w, &mut LiveSet::begin);
-            if by_name {
-                w.service_account_names.begin();
-            }
-        }),
+        Event::Init => {
+            snapshot.freshness.listing(source);
+            snapshot.update_workloads(|w| {
+                uids(w, &mut LiveSet::begin);
+                if by_name {
+                    w.service_account_names.begin();
+                }
+            });
+        }
         Event::InitApply(object) => {
             if let Some(uid) = uid_of(&object) {
                 snapshot.update_workloads(|w| {
@@ -325,7 +340,7 @@ where
                 // Not when the pods are complete: the list of ServiceAccounts may have begun, and would be taken for all of them.
                 if by_name { w.service_account_names.complete() } else { None }
             });
-            snapshot.freshness.complete(source);
+            snapshot.freshness.listed(source, Instant::now());
             if by_name {
                 relisted(&snapshot, before.as_ref()).iter().for_each(affects);
             }

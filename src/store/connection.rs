@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// The schema, oldest first: version, name, and the text for each database. An entry never changes once it is released.
-const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 5] = [
     (
         1,
         "assertions",
@@ -41,6 +41,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
         "sessions",
         include_str!("../../migrations/sqlite/0004_sessions.sql"),
         include_str!("../../migrations/postgres/0004_sessions.sql"),
+    ),
+    (
+        5,
+        "lease writes",
+        include_str!("../../migrations/sqlite/0005_lease_writes.sql"),
+        include_str!("../../migrations/postgres/0005_lease_writes.sql"),
     ),
 ];
 
@@ -148,6 +154,17 @@ impl Connection {
     /// Which database this is, and since when, in seconds since the epoch.
     pub(super) async fn identity(&mut self) -> sqlx::Result<(String, i64)> {
         either!(self, live => sqlx::query_as("SELECT id, created_at FROM store").fetch_one(live).await)
+    }
+
+    /// How often the Lease had been written when this database last heard of it.
+    pub(super) async fn lease_writes(&mut self) -> sqlx::Result<i64> {
+        either!(self, live => sqlx::query_scalar("SELECT lease_writes FROM store").fetch_one(live).await)
+    }
+
+    /// Notes how often the Lease was written. Replicas report in any order.
+    pub(super) async fn note_lease_writes(&mut self, writes: i64) -> sqlx::Result<()> {
+        let text = "UPDATE store SET lease_writes = $1 WHERE lease_writes < $1";
+        either!(self, live => sqlx::query(text).bind(writes).execute(live).await.map(drop))
     }
 
     /// Inserts rows, and returns the keys that were not there. They are durable then.

@@ -71,6 +71,7 @@ pub enum StoreError {
 pub struct Store {
     id: Arc<str>,
     created_at: u64,
+    lease_writes: u64,
     taken_over_at: Arc<AtomicU64>,
     claims: mpsc::Sender<Claim>,
     records: mpsc::Sender<Entry>,
@@ -92,10 +93,12 @@ impl Store {
             connection.migrate().await?;
             let identity = connection.identity().await;
             let (id, created_at) = identity.map_err(|e| StoreError::Unusable(crate::error_chain(&e)))?;
-            Ok((connection, id, created_at))
+            let writes = connection.lease_writes().await.map_err(|e| StoreError::Unusable(crate::error_chain(&e)))?;
+            Ok((connection, id, created_at, writes))
         };
         let opened = timeout(OPEN_WITHIN, opened).await;
-        let (connection, id, created_at) = opened.map_err(|_| StoreError::Unreachable("no answer in time".to_owned()))??;
+        let (connection, id, created_at, lease_writes) =
+            opened.map_err(|_| StoreError::Unreachable("no answer in time".to_owned()))??;
         let id: Arc<str> = id.into();
         let (claims, taken_claims) = mpsc::channel(QUEUE);
         let (records, taken_records) = mpsc::channel(QUEUE);
@@ -106,7 +109,8 @@ impl Store {
         let keeper = Keeper::new(url.clone(), Arc::clone(&id), inbox, Arc::clone(&reachable), connection);
         tokio::spawn(keeper.run());
         let created_at = created_at.try_into().unwrap_or(0);
-        Ok(Self { id, created_at, taken_over_at: Arc::default(), claims, records, orders, reachable, reader })
+        let lease_writes = lease_writes.try_into().unwrap_or(0);
+        Ok(Self { id, created_at, lease_writes, taken_over_at: Arc::default(), claims, records, orders, reachable, reader })
     }
 
     /// Which database this is: random, made with it, and the same for every replica that uses it.
@@ -131,6 +135,20 @@ impl Store {
     /// Notes that this database took the place of another at `at`, in seconds since the epoch.
     pub fn taken_over(&self, at: u64) {
         self.taken_over_at.fetch_max(at, Ordering::Relaxed);
+    }
+
+    /// How often the Lease had been written, as far as this database had heard when it was opened.
+    #[must_use]
+    pub const fn lease_writes(&self) -> u64 {
+        self.lease_writes
+    }
+
+    /// Notes how often the Lease was written, for who opens this database later.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] after at most 1.5 s if it is not known whether it is noted.
+    pub async fn note_lease_writes(&self, writes: u64) -> Result<(), StoreError> {
+        self.ordered(|reply| Order::LeaseWrites { writes: writes.try_into().unwrap_or(i64::MAX), reply }).await
     }
 
     /// Consumes the assertion `jti` of `issuer`. True for exactly one of all calls for that pair, on every replica and over every

@@ -21,6 +21,8 @@ pub(super) enum Order {
     Archived { log: String, reply: oneshot::Sender<()> },
     /// Remove a part of what is archived of it. Says whether there may be more.
     Remove { log: String, reply: oneshot::Sender<bool> },
+    /// Note how often the Lease was written.
+    LeaseWrites { writes: i64, reply: oneshot::Sender<()> },
     /// Something about notifications.
     Notices(NoticeOrder),
     /// Begin, find or end a session of the portal.
@@ -41,6 +43,10 @@ impl Order {
             }
             (Self::Archived { log, reply }, _) => {
                 connection.mark_archived(&log).await?;
+                _ = reply.send(());
+            }
+            (Self::LeaseWrites { writes, reply }, _) => {
+                connection.note_lease_writes(writes).await?;
                 _ = reply.send(());
             }
             (Self::Notices(order), _) => order.carry_out(connection).await?,

@@ -60,6 +60,10 @@ fn postgres(text: &str) -> Result<DatabaseUrl, UrlError> {
         // Not even its name is quoted: a password with a ? in it ends up there.
         return Err(UrlError(format!("of parameters only {} are known; a ? elsewhere is written %3F", PARAMETERS.join(", "))));
     }
+    let hosts = url.host_str().into_iter().map(str::to_owned).chain(url.query_pairs().map(|(_, value)| value.into_owned()));
+    if hosts.into_iter().any(|host| host.contains(',')) {
+        return Err(UrlError("there is one host: of several, give the name that leads to the one that takes writes".to_owned()));
+    }
     let wrong = "sslmode is one of disable, allow, prefer, require, verify-ca and verify-full, and all other texts are UTF-8";
     let options = PgConnectOptions::from_str(text).map_err(|_| UrlError(wrong.to_owned()))?;
     let options = Box::new(options.application_name("countersign"));
@@ -132,6 +136,8 @@ mod tests {
             "mysql://h/d",
             "postgres",
             "postgres://h:port/d",
+            "postgres://one,two/d",
+            "postgres://h/d?host=one,two",
             "postgres://h/d?sslmod=require",
             "postgres://h/d?sslmode=perhaps",
             "postgres://h/d?options=-c%20synchronous_commit%3Doff",

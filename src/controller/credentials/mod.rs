@@ -10,6 +10,7 @@ mod rotate;
 mod signing;
 
 pub use live::{SigningKeys, Unread};
+pub(super) use rotate::distrust;
 pub use rotate::{Mode, Rotated, rotate};
 
 use crate::audit::Recorder;

@@ -1,6 +1,6 @@
 //! `countersign rotate-signing-keys`: new signing keys now, by hand.
 
-use super::{ATTEMPTS, CredentialsError, signing};
+use super::{ATTEMPTS, CredentialsError, EVIDENCE_KEY, complete_evidence, signing};
 use crate::token::rotation::Slot;
 use crate::token::{KeyRing, SigningKey};
 use k8s_openapi::api::core::v1::Secret;
@@ -53,6 +53,32 @@ pub async fn rotate(
         match secrets.replace(secret, &crate::controller::writing(), &stored).await {
             Err(kube::Error::Api(status)) if status.is_conflict() => {}
             written => return written.map(|_| Rotated { mode, before, after }).map_err(Into::into),
+        }
+    }
+    Err(CredentialsError::Contended)
+}
+
+/// Makes other keys in place of those that sign tokens and attest approvals: what rests on the old ones is worth nothing any more. `now` is
+/// the time of the API server. Keys that cannot be read are replaced too.
+///
+/// # Errors
+/// A [`CredentialsError`].
+pub async fn distrust(
+    client: &kube::Client,
+    namespace: &str,
+    secret: &str,
+    now: impl Fn() -> u64,
+) -> Result<(), CredentialsError> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    for _ in 0..ATTEMPTS {
+        let mut stored = secrets.get(secret).await?;
+        let data = stored.data.get_or_insert_default();
+        signing::store(data, &KeyRing::generate(now())?)?;
+        data.remove(EVIDENCE_KEY);
+        complete_evidence(data)?;
+        match secrets.replace(secret, &crate::controller::writing(), &stored).await {
+            Err(kube::Error::Api(status)) if status.is_conflict() => {}
+            written => return written.map(drop).map_err(Into::into),
         }
     }
     Err(CredentialsError::Contended)
