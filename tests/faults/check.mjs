@@ -128,9 +128,11 @@ for (const record of records) {
 
 // I4. Nothing for an agent whose suspension was acknowledged, once the bound is over; and nothing of it is alive.
 {
-  const spans = of("suspended");
+  // A suspension that came after a copy was made is undone when that is put in place.
+  const undone = (span) => of("restored").map(({ from, at }) => (span.at < at && (span.until ?? at) > from ? at : Infinity));
+  const spans = of("suspended").map((span) => ({ ...span, until: Math.min(span.until ?? Infinity, ...undone(span)) }));
   const within = (event) => spans.some((span) => span.agent === event.agent
-    && event.sent > span.at + REVOKED_WITHIN && (span.until === undefined || event.at < span.until));
+    && event.sent > span.at + REVOKED_WITHIN && event.at < span.until);
   const violations = tokens.filter(within).map((token) => `${token.claims.jti} was issued to a suspended agent`);
   const alive = of("introspected").filter((event) => event.active && within(event));
   violations.push(...alive.map((event) => `${event.jti} was alive after its agent was suspended`));
@@ -219,6 +221,19 @@ for (const record of records) {
   }
   const most = Math.max(0, ...processes.map((process) => process.resident)) >> 20;
   invariant("I9", "memory and files are bounded, no panic, no token in a log", `${processes.length} processes, ${most} MiB at most, ${names.length} logs`, violations);
+}
+
+// I11. When an older copy of the cluster was put in place, that was noticed, and nothing from before it counts any more.
+{
+  const restored = of("restored");
+  const old = of("old");
+  const violations = old.filter((event) => event.active).map((event) => `${event.what} is alive: ${event.jti}`);
+  for (const { at } of restored) {
+    const noticed = records.some((record) => record.event === "cluster.restored" && Date.parse(record.time) >= at);
+    if (!noticed) violations.push(`nobody recorded that the cluster is an older copy since ${new Date(at).toISOString()}`);
+    if (!old.some((event) => event.sent > at)) violations.push("nothing from before was tried");
+  }
+  invariant("I11", "nothing comes back with an older copy of the cluster", `${restored.length} copies, ${old.length} tokens from before`, violations);
 }
 
 process.exitCode = broken ? 1 : 0;

@@ -94,6 +94,7 @@ mod limits;
 mod mixed_issuers;
 mod notifications;
 mod observability;
+mod older_copies;
 mod people;
 mod plugin;
 mod plugin_cluster;

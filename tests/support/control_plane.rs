@@ -31,13 +31,15 @@ pub struct ControlPlane {
     api_server: Guarded,
     /// Listens on 127.0.0.1 without TLS; it holds nothing but test objects.
     etcd: Guarded,
-    /// What it takes to start those two again.
-    again: [Again; 2],
+    /// What it takes to start them again.
+    again: Vec<Again>,
 }
 
-/// One of the two components that hold the state.
+/// One of the components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
+    /// kube-controller-manager, which may be missing.
+    ControllerManager,
     /// kube-apiserver.
     ApiServer,
     /// etcd.
@@ -88,6 +90,9 @@ impl ControlPlane {
 
     /// Kills a component. Returns when it is gone.
     pub fn kill(&self, part: Part) -> Result<()> {
+        if self.again(part).is_none() {
+            return Ok(());
+        }
         self.current(part, |process| {
             process.signal("KILL")?;
             process.wait(Duration::from_secs(30)).map(drop)
@@ -96,23 +101,35 @@ impl ControlPlane {
 
     /// Starts a component that was killed, on the same port and data.
     pub fn resume(&self, part: Part) -> Result<()> {
-        let again = self.again(part);
+        let Some(again) = self.again(part) else { return Ok(()) };
         let started = again.component.spawn(&again.root, again.flags.clone())?;
         *again.later.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
         Ok(())
     }
 
-    fn again(&self, part: Part) -> &Again {
-        let [first, second] = &self.again;
-        if first.part == part { first } else { second }
+    /// Where etcd keeps its data, which may be copied and exchanged while it does not run.
+    pub fn etcd_data(&self) -> PathBuf {
+        self.again(Part::Etcd).map(|again| again.root.join("etcd")).unwrap_or_default()
     }
 
-    fn current<T>(&self, part: Part, work: impl FnOnce(&Guarded) -> T) -> T {
-        let later = self.again(part).later.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&*later, part) {
-            (Some(process), _) => work(process),
-            (None, Part::ApiServer) => work(&self.api_server),
-            (None, Part::Etcd) => work(&self.etcd),
+    /// Where etcd answers.
+    pub fn etcd_url(&self) -> String {
+        let flags = self.again(Part::Etcd).into_iter().flat_map(|again| &again.flags);
+        flags.filter_map(|flag| flag.strip_prefix("--listen-client-urls=")).collect()
+    }
+
+    fn again(&self, part: Part) -> Option<&Again> {
+        self.again.iter().find(|again| again.part == part)
+    }
+
+    fn current(&self, part: Part, work: impl FnOnce(&Guarded) -> Result<()>) -> Result<()> {
+        let Some(again) = self.again(part) else { return Err(Error::new(format!("there is no {part:?}"))) };
+        let later = again.later.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*later, part, &self.controller_manager) {
+            (Some(process), _, _) | (None, Part::ControllerManager, Some(process)) => work(process),
+            (None, Part::ApiServer, _) => work(&self.api_server),
+            (None, Part::Etcd, _) => work(&self.etcd),
+            (None, Part::ControllerManager, None) => Ok(()),
         }
     }
 
@@ -152,17 +169,19 @@ impl ControlPlane {
         // etcd is watched as well: one that lost its port to another etcd lets the API server come up on the other one's data.
         wait_until_answered(&[&api_server, &etcd], &kubectl, &["get", "--raw", "/readyz"], deadline)?;
 
+        let mut parts = vec![api_server_again, etcd_again];
         let controller_manager = match &binaries.controller_manager {
             None => None,
             Some(program) => {
-                let process = program.spawn(&files.root, controller_manager_flags(files, &admin_file))?;
+                let flags = controller_manager_flags(files, &admin_file);
+                parts.push(again(Part::ControllerManager, program, &flags));
+                let process = program.spawn(&files.root, flags)?;
                 let first_work = ["get", "--namespace=default", "serviceaccount", "default"];
                 wait_until_answered(&[&process, &api_server, &etcd], &kubectl, &first_work, deadline)?;
                 Some(process)
             }
         };
-        let again = [api_server_again, etcd_again];
-        Ok((Self { controller_manager, api_server, etcd, again }, kubeconfig))
+        Ok((Self { controller_manager, api_server, etcd, again: parts }, kubeconfig))
     }
 }
 

@@ -1,5 +1,7 @@
 //! A real PostgreSQL server on a port of 127.0.0.1, with its data in a temporary directory.
 
+mod standby;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -19,6 +21,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// The superuser, and the owner of all databases.
 const USER: &str = "countersign";
 
+/// The subdirectory with the data of a server at first.
+const DATA: &str = "data";
+
 /// Freezes all processes it is given, and lets them go on when it is told to end, whoever tells it.
 const FREEZER: &str = r#"trap 'kill -s CONT "$@"; exit 0' TERM; kill -s STOP "$@" && echo frozen; while :; do sleep 0.05; done"#;
 
@@ -28,6 +33,10 @@ pub struct Postgres {
     // Dropped in this order: the server must be gone before its files are.
     /// `None` while it is stopped.
     server: Mutex<Option<Guarded>>,
+    /// A second server that follows it.
+    standby: Mutex<Option<standby::Standby>>,
+    /// The subdirectory with its data.
+    data: Mutex<String>,
     directory: Directory,
     programs: Programs,
     password: String,
@@ -55,7 +64,15 @@ impl Postgres {
         let directory = Directory::temporary()?;
         let password = random_token()?;
         programs.make_cluster(directory.path(), &password)?;
-        let mut postgres = Self { server: Mutex::default(), directory, programs, password, port: 0 };
+        let mut postgres = Self {
+            server: Mutex::default(),
+            standby: Mutex::default(),
+            data: Mutex::new(DATA.to_owned()),
+            directory,
+            programs,
+            password,
+            port: 0,
+        };
         let mut attempt = 1;
         loop {
             [postgres.port] = free_ports()?;
@@ -102,13 +119,13 @@ impl Postgres {
 
     /// Where its data is, for what PostgreSQL wants to be told in files. They must be readable to all.
     pub fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
+        self.directory.path().join(&*self.data.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Starts it again on the same port and data; returns when it answers.
     pub fn resume(&self) -> Result<()> {
         let mut held = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        let server = self.programs.serve(self.directory.path(), self.port)?;
+        let server = self.programs.serve(self.directory.path(), "postgres", &self.data(), self.port, true)?;
         let deadline = Instant::now() + START_LIMIT;
         while let Err(complaint) = self.sql("postgres", "SELECT 1") {
             if server.exited().is_some() || Instant::now() >= deadline {
@@ -212,11 +229,8 @@ impl Programs {
             fs::set_permissions(directory, fs::Permissions::from_mode(0o711)).context(directory.display())?;
             chown(&password_file, Some(account.user), Some(account.group)).context(password_file.display())?;
         }
-        let data = directory.join("data");
-        fs::create_dir(&data).context(data.display())?;
-        if let Some(account) = Account::unprivileged()? {
-            chown(&data, Some(account.user), Some(account.group)).context(data.display())?;
-        }
+        let data = directory.join(DATA);
+        make_private(&data)?;
         let (program, args) = self.command(
             "initdb",
             &[
@@ -239,13 +253,13 @@ impl Programs {
         }
     }
 
-    /// Starts the server; it answers a moment later.
-    fn serve(&self, directory: &Path, port: u16) -> Result<Guarded> {
+    /// Starts a server; it answers a moment later. If it is `alone`, it follows no other, also if its data says so.
+    fn serve(&self, directory: &Path, name: &str, data: &Path, port: u16, alone: bool) -> Result<Guarded> {
         let (program, args) = self.command(
             "postgres",
             &[
                 "-D",
-                &directory.join("data").display().to_string(),
+                &data.display().to_string(),
                 "-p",
                 &port.to_string(),
                 "-c",
@@ -258,7 +272,9 @@ impl Programs {
                 "shared_buffers=16MB",
             ],
         )?;
-        Guarded::spawn(directory, "postgres", &program, &args, &clean_env(directory))
+        let alone = ["-c".to_owned(), "primary_conninfo=".to_owned()].into_iter().filter(|_| alone);
+        let args: Vec<String> = args.into_iter().chain(alone).collect();
+        Guarded::spawn(directory, name, &program, &args, &clean_env(directory))
     }
 
     /// How to run one of the programs, which refuse to be run by root.
@@ -269,6 +285,16 @@ impl Programs {
         let as_account = [format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".to_owned()];
         let all = as_account.into_iter().chain([program.display().to_string()]).chain(args).collect();
         Ok((PathBuf::from("setpriv"), all))
+    }
+}
+
+/// Makes an empty directory that only the server reads.
+fn make_private(data: &Path) -> Result<()> {
+    fs::create_dir(data).context(data.display())?;
+    fs::set_permissions(data, fs::Permissions::from_mode(0o700)).context(data.display())?;
+    match Account::unprivileged()? {
+        Some(account) => chown(data, Some(account.user), Some(account.group)).context(data.display()),
+        None => Ok(()),
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, sleep};
 use std::time::Duration;
 
-const CIBA: &str = "urn:openid:params:grant-type:ciba";
+pub const CIBA: &str = "urn:openid:params:grant-type:ciba";
 
 /// Everything that a drill's actors share.
 #[derive(Clone, Copy)]

@@ -125,6 +125,13 @@ const DAMAGES: &[Damage] = &[
     ("I8", "nothing that was tried", |evidence| evidence.history.retain(|event| event["kind"] != "well")),
     ("I9", "memory without bound", |evidence| evidence.processes[0]["resident"] = json!(1 << 30)),
     ("I9", "a panic", |evidence| evidence.log = "thread 'main' panicked at src/main.rs:1:1".to_owned()),
+    ("I11", "an older copy of the cluster that nobody noticed", |evidence| {
+        evidence.history.push(json!({"kind": "restored", "from": 8e15 - 1.0, "at": 8e15}));
+        evidence.history.push(json!({"kind": "old", "what": "a token", "jti": "j", "active": false, "sent": 8e15 + 1.0}));
+    }),
+    ("I11", "a token that came back to life", |evidence| {
+        evidence.history.push(json!({"kind": "old", "what": "a token", "jti": "j", "active": true, "sent": 1}));
+    }),
     ("I9", "a token in a log", |evidence| {
         evidence.log = "got eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJ4In0.AAAA".to_owned();
     }),

@@ -7,6 +7,7 @@ use crate::databases::block_on;
 use crate::key_agents::KeyAgent;
 use crate::staleness::clock_of;
 use crate::support::cluster::ClusterOptions;
+use crate::support::error;
 use crate::support::operator::{Operator, OperatorOptions};
 use crate::support::postgres::Postgres;
 use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Tenant, World, claims, wait_until};
@@ -73,6 +74,10 @@ impl Drill {
     }
 
     fn begin(&self, name: &str) -> Operator {
+        self.try_to_begin(name).expect("a replica starts")
+    }
+
+    fn try_to_begin(&self, name: &str) -> error::Result<Operator> {
         let env = if name == "three" { self.environment.clone() } else { Vec::new() };
         let options = OperatorOptions {
             name: name.to_owned(),
@@ -81,7 +86,7 @@ impl Drill {
             env,
             ..OperatorOptions::default()
         };
-        Operator::start(&self.world.cluster, &self.program, &options).expect("a replica starts")
+        Operator::start(&self.world.cluster, &self.program, &options)
     }
 
     /// Where replica `i` serves.
@@ -118,6 +123,19 @@ impl Drill {
         let kept = self.world.cluster.directory().path().join(format!("{}-{}.ended.log", REPLICAS[i], now()));
         std::fs::write(kept, log).expect("kept");
         let started = self.begin(REPLICAS[i]);
+        self.replicas.write().expect("a lock")[i] = started;
+    }
+
+    /// Waits until a replica has ended by itself, and starts it again as often as it does, as a kubelet would.
+    pub fn begins_anew(&self, i: usize) {
+        self.with(i, |operator| operator.process().wait(PATIENCE).expect("it ends"));
+        let deadline = Instant::now() + PATIENCE;
+        let started = loop {
+            match self.try_to_begin(REPLICAS[i]) {
+                Ok(started) => break started,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+        };
         self.replicas.write().expect("a lock")[i] = started;
     }
 

@@ -7,6 +7,7 @@ mod actors;
 mod doctored;
 mod drill;
 mod history;
+mod restored;
 mod scenarios;
 
 use crate::support::directory::Directory;
@@ -24,10 +25,12 @@ const SECONDS: &str = "COUNTERSIGN_FAULT_SECONDS";
 const ONLY: &str = "COUNTERSIGN_FAULT";
 
 /// What `make test` runs: one of each kind.
-const USUAL: [&str; 5] = [
+const USUAL: [&str; 7] = [
     "nothing happens",
     "the API server is killed",
+    "etcd is restored as its manual says, under its replicas",
     "PostgreSQL is killed",
+    "PostgreSQL fails over to a standby that has everything",
     "a replica is killed every few seconds",
     "a replica's clock is an hour ahead",
 ];
@@ -71,7 +74,7 @@ fn perform(drill: &Drill, cast: &Cast<'_>, scenario: &Scenario, time: Duration, 
         // Also if the scenario fails: nobody waits for actors that never end.
         let _end = End(&over);
         stage.begin(scope);
-        (scenario.run)(drill, time);
+        (scenario.run)(stage, time);
         drill.recovers(cast, &history);
     });
     assert!(history.tokens() > 0, "{}: no token arrived, so nothing was shown", scenario.name);

@@ -1,6 +1,8 @@
 //! What goes wrong.
 
+use super::actors::Stage;
 use super::drill::{Drill, REPLICAS, exchange};
+use super::restored::{Replicas, Restore, restored};
 use crate::databases::block_on;
 use crate::support::control_plane::ControlPlane;
 use crate::support::control_plane::Part;
@@ -12,46 +14,56 @@ use std::time::{Duration, Instant};
 /// One thing that goes wrong for a while, and is right again when it returns.
 pub struct Scenario {
     pub name: &'static str,
-    pub run: fn(&Drill, Duration),
+    pub run: fn(Stage<'_>, Duration),
 }
 
 /// All of them.
 pub const ALL: &[Scenario] = &[
-    Scenario { name: "nothing happens", run: |_, time| sleep(time) },
-    Scenario { name: "the API server is killed", run: |drill, time| killed(drill, time, &[Part::ApiServer]) },
+    Scenario { name: "nothing happens", run: |_, t| sleep(t) },
+    Scenario { name: "the API server is killed", run: |s, t| killed(s.drill, t, &[Part::ApiServer]) },
     Scenario {
         name: "the API server freezes for less than the bound",
-        run: |d, t| frozen(d, t.min(Duration::from_secs(6)), Part::ApiServer),
+        run: |s, t| frozen(s.drill, t.min(Duration::from_secs(6)), Part::ApiServer),
+    },
+    Scenario { name: "the API server freezes for longer than the bound", run: |s, t| frozen(s.drill, t, Part::ApiServer) },
+    Scenario { name: "the API server is slow", run: |s, t| slow(s.drill, t, Part::ApiServer) },
+    Scenario { name: "etcd is killed", run: |s, t| killed(s.drill, t, &[Part::Etcd]) },
+    Scenario { name: "etcd freezes", run: |s, t| frozen(s.drill, t, Part::Etcd) },
+    Scenario { name: "etcd is slow", run: |s, t| slow(s.drill, t, Part::Etcd) },
+    Scenario { name: "API server and etcd are killed at once", run: |s, t| killed(s.drill, t, &[Part::ApiServer, Part::Etcd]) },
+    Scenario {
+        name: "etcd is put back to older data, under its replicas",
+        run: |s, t| restored(s, t, Restore::Plain, Replicas::Live),
     },
     Scenario {
-        name: "the API server freezes for longer than the bound",
-        run: |drill, time| frozen(drill, time, Part::ApiServer),
+        name: "etcd is restored as its manual says, under its replicas",
+        run: |s, t| restored(s, t, Restore::Bumped, Replicas::Live),
     },
-    Scenario { name: "the API server is slow", run: |drill, time| slow(drill, time, Part::ApiServer) },
-    Scenario { name: "etcd is killed", run: |drill, time| killed(drill, time, &[Part::Etcd]) },
-    Scenario { name: "etcd freezes", run: |drill, time| frozen(drill, time, Part::Etcd) },
-    Scenario { name: "etcd is slow", run: |drill, time| slow(drill, time, Part::Etcd) },
-    Scenario { name: "API server and etcd are killed at once", run: |d, t| killed(d, t, &[Part::ApiServer, Part::Etcd]) },
-    Scenario { name: "PostgreSQL is killed", run: postgres_killed },
-    Scenario { name: "PostgreSQL is stopped in order", run: postgres_stopped },
-    Scenario { name: "PostgreSQL freezes", run: postgres_frozen },
-    Scenario { name: "PostgreSQL is slow", run: postgres_slow },
-    Scenario { name: "PostgreSQL takes no writes", run: postgres_read_only },
-    Scenario { name: "connections to PostgreSQL are cut again and again", run: postgres_cut },
-    Scenario { name: "the ledger's table is locked", run: postgres_locked },
-    Scenario { name: "a replica is killed every few seconds", run: replicas_killed },
-    Scenario { name: "a replica freezes and comes back", run: replica_frozen },
-    Scenario { name: "all replicas are killed at once", run: all_killed },
-    Scenario { name: "replicas are replaced one after the other", run: rolled },
-    Scenario { name: "a replica's disk is full", run: disk_full },
-    Scenario { name: "a replica's clock is an hour ahead", run: |drill, time| clock(drill, time, "+3600s") },
-    Scenario { name: "a replica's clock is an hour behind", run: |drill, time| clock(drill, time, "-3600s") },
-    Scenario { name: "ten times the load", run: overload },
-    Scenario { name: "a flood of bad credentials", run: flood },
-    Scenario { name: "the signing keys are replaced", run: keys_replaced },
+    Scenario {
+        name: "etcd is put back to older data while nobody looks",
+        run: |s, t| restored(s, t, Restore::Plain, Replicas::Down),
+    },
+    Scenario { name: "PostgreSQL is killed", run: |s, t| postgres_killed(s.drill, t) },
+    Scenario { name: "PostgreSQL is stopped in order", run: |s, t| postgres_stopped(s.drill, t) },
+    Scenario { name: "PostgreSQL freezes", run: |s, t| postgres_frozen(s.drill, t) },
+    Scenario { name: "PostgreSQL is slow", run: |s, t| postgres_slow(s.drill, t) },
+    Scenario { name: "PostgreSQL takes no writes", run: |s, t| postgres_read_only(s.drill, t) },
+    Scenario { name: "connections to PostgreSQL are cut again and again", run: |s, t| postgres_cut(s.drill, t) },
+    Scenario { name: "the ledger's table is locked", run: |s, t| postgres_locked(s.drill, t) },
+    Scenario { name: "PostgreSQL fails over to a standby that has everything", run: failed_over },
+    Scenario { name: "a replica is killed every few seconds", run: |s, t| replicas_killed(s.drill, t) },
+    Scenario { name: "a replica freezes and comes back", run: |s, t| replica_frozen(s.drill, t) },
+    Scenario { name: "all replicas are killed at once", run: |s, t| all_killed(s.drill, t) },
+    Scenario { name: "replicas are replaced one after the other", run: |s, t| rolled(s.drill, t) },
+    Scenario { name: "a replica's disk is full", run: |s, t| disk_full(s.drill, t) },
+    Scenario { name: "a replica's clock is an hour ahead", run: |s, t| clock(s.drill, t, "+3600s") },
+    Scenario { name: "a replica's clock is an hour behind", run: |s, t| clock(s.drill, t, "-3600s") },
+    Scenario { name: "ten times the load", run: |s, t| overload(s.drill, t) },
+    Scenario { name: "a flood of bad credentials", run: |s, t| flood(s.drill, t) },
+    Scenario { name: "the signing keys are replaced", run: |s, t| keys_replaced(s.drill, t) },
 ];
 
-fn control_plane(drill: &Drill) -> &ControlPlane {
+pub fn control_plane(drill: &Drill) -> &ControlPlane {
     drill.world.cluster.control_plane().expect("a cluster that we started")
 }
 
@@ -67,7 +79,7 @@ fn killed(drill: &Drill, time: Duration, parts: &[Part]) {
 }
 
 /// Waits until the API server answers: what comes after it counts from then.
-fn answers(drill: &Drill) {
+pub fn answers(drill: &Drill) {
     let kubectl = drill.world.kubectl();
     let deadline = Instant::now() + Duration::from_secs(60);
     while kubectl.run(&["get", "--raw", "/readyz"]).is_err() {
@@ -167,6 +179,29 @@ fn postgres_locked(drill: &Drill, time: Duration) {
         // Who waited for it may have been given up on: what it wrote counts or does not, and says which.
         connection.close().await.expect("closed");
     });
+}
+
+/// First the standby is cut off, and the server alone acknowledges nothing. Then it is killed, and the standby, which has all that was ever
+/// acknowledged, is where it was: at first as a standby still. What is behind the name has changed, as with a Service.
+fn failed_over(stage: Stage<'_>, time: Duration) {
+    let (drill, token) = (stage.drill, &stage.cast.steady.token);
+    let refused = |why: &str| {
+        for i in 0..REPLICAS.len() {
+            let answer = exchange(drill, i, token);
+            assert!(!matches!(answer, Some((200, _))), "{why}: {answer:?}");
+        }
+    };
+    drill.postgres.follow(true).expect("a standby");
+    sleep(time / 4);
+    drill.postgres.part().expect("cut off");
+    refused("a server acknowledged what its standby does not have");
+    sleep(time / 4);
+    refused("a server acknowledged what its standby does not have");
+    drill.postgres.succeed().expect("the standby is there");
+    sleep(time / 8);
+    refused("a standby was written to");
+    drill.postgres.promote().expect("promoted");
+    sleep(time / 4);
 }
 
 fn replicas_killed(drill: &Drill, time: Duration) {
