@@ -20,11 +20,11 @@
 //!
 //! Beside them, `controller` keeps the state of Agents, keys, certificates and the Lease in Kubernetes; `crd` and `admission`
 //! are the sources of what the chart installs; `grammar`, `agent`, `agent_key`, `capability`, `chain`, `operation` and `public_key` hold
-//! the types that everything is parsed into; `revocation` is what ends tokens; `ask` reads questions in plain words, `reach` says
+//! the types that everything is parsed into; `dpop` is what binds a token to a key; `revocation` is what ends tokens; `ask` reads questions in plain words, `reach` says
 //! what an agent could ever bring about, `cli` is what the command line does beside serving, `plugin` is `kubectl countersign`, and `sidecar`
 //! is what runs beside an agent and asks the token service for it.
 //!
-//! `ask`, `decision`, `headline`, `jit`, `notify`, `reach`, `revocation`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
+//! `ask`, `decision`, `dpop`, `headline`, `jit`, `notify`, `reach`, `revocation`, `token` and `admission::enforcement` are pure: no client, no clock, no HTTP.
 
 pub mod cli;
 pub mod config;
@@ -52,6 +52,7 @@ pub mod chain;
 pub mod condition;
 pub mod controller;
 pub mod crd;
+pub mod dpop;
 pub mod expression;
 pub mod grammar;
 pub mod headline;

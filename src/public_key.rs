@@ -77,12 +77,18 @@ impl PublicKey {
         if self.verified.get().is_some_and(|verified| verified.get(&digest).is_some()) {
             return true;
         }
-        let verifies = self.key.verify_sig(message, signature).is_ok();
+        let verifies = self.verifies_once(message, signature);
         if verifies {
             let remember = || Cache::builder().max_capacity(REMEMBERED).eviction_policy(EvictionPolicy::lru()).build();
             self.verified.get_or_init(remember).insert(digest, ());
         }
         verifies
+    }
+
+    /// The same, and nothing of it is remembered: for a key that nobody keeps.
+    #[must_use]
+    pub fn verifies_once(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.key.verify_sig(message, signature).is_ok()
     }
 }
 

@@ -20,7 +20,12 @@ pub(super) fn public_key(text: &str) -> Result<[u8; 32], AgentKeyError> {
     if !text.ends_with('}') {
         return Err(AgentKeyError::MalformedJwk("something stands behind it; only one line break may".to_owned()));
     }
-    if has_private_member(&jwk) {
+    of_members(&jwk)
+}
+
+/// The same of a JWK that stands in something else.
+pub(super) fn of_members(jwk: &Map<String, Value>) -> Result<[u8; 32], AgentKeyError> {
+    if has_private_member(jwk) {
         return Err(AgentKeyError::PrivateKey);
     }
     if let Some(keys) = jwk.get("keys") {
@@ -50,7 +55,8 @@ pub(super) fn public_key(text: &str) -> Result<[u8; 32], AgentKeyError> {
     x.try_into().map_err(|_| AgentKeyError::Coordinate)
 }
 
-fn has_private_member(jwk: &Map<String, Value>) -> bool {
+/// Whether a JWK shows what only its owner may know.
+pub(crate) fn has_private_member(jwk: &Map<String, Value>) -> bool {
     PRIVATE_MEMBERS.iter().any(|name| jwk.contains_key(*name))
 }
 

@@ -9,6 +9,7 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use jwk::has_private_member;
 pub use secret::{AgentSecretKey, SecretKeyError};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -16,6 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::pkcs8::spki::SubjectPublicKeyInfoRef;
 use ed25519_dalek::{Signature, VerifyingKey};
+use serde_json::{Map, Value};
 use std::fmt;
 use std::sync::Arc;
 
@@ -141,6 +143,14 @@ impl AgentKey {
             return Err(AgentKeyError::Unrecognised);
         };
         Self::from_bytes(&bytes)
+    }
+
+    /// Reads a key as a JWK that stands in something else.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub(crate) fn of_jwk(members: &Map<String, Value>) -> Result<Self, AgentKeyError> {
+        Self::from_bytes(&jwk::of_members(members)?)
     }
 
     fn from_bytes(bytes: &[u8; 32]) -> Result<Self, AgentKeyError> {

@@ -1,5 +1,6 @@
 //! A JWK Set (RFC 7517) of somebody else, read strictly and within bounds.
 
+use crate::agent_key::has_private_member;
 use crate::json;
 use crate::public_key::PublicKey;
 use base64::Engine as _;
@@ -62,7 +63,7 @@ impl KeySet {
         let mut keys = HashMap::new();
         for entry in list {
             let Value::Object(jwk) = entry else { return Err(JwksError::Malformed) };
-            if ["d", "p", "q", "dp", "dq", "qi", "oth", "k"].iter().any(|member| jwk.contains_key(*member)) {
+            if has_private_member(jwk) {
                 return Err(JwksError::Private);
             }
             if let Some((kid, key)) = usable(jwk, accepted)
@@ -99,6 +100,12 @@ impl KeySet {
 fn usable(jwk: &Map<String, Value>, accepted: &[Algorithm]) -> Option<(String, PublicKey)> {
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let kid = text("kid").filter(|kid| (1..=KID_MAX).contains(&kid.len()) && kid.bytes().all(|b| b.is_ascii_graphic()))?;
+    Some((kid.to_owned(), public_key(jwk, accepted)?))
+}
+
+/// The key in a JWK, if it is for signatures and of one of the algorithms in `accepted`.
+pub(crate) fn public_key(jwk: &Map<String, Value>, accepted: &[Algorithm]) -> Option<PublicKey> {
+    let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     // A SPIFFE bundle says what its keys are for in a word of its own (SPIFFE Trust Domain and Bundle section 4.2.2).
     if jwk.contains_key("use") && !matches!(text("use"), Some("sig" | "jwt-svid")) {
         return None;
@@ -126,7 +133,7 @@ fn usable(jwk: &Map<String, Value>, accepted: &[Algorithm]) -> Option<(String, P
     };
     // Nothing else in it can make it unreadable.
     let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
-    let key = match algorithm {
+    match algorithm {
         Algorithm::EdDSA => PublicKey::on_curve(algorithm, &bytes("x")?),
         Algorithm::ES256 | Algorithm::ES384 => {
             let (x, y) = (bytes("x")?, bytes("y")?);
@@ -134,8 +141,7 @@ fn usable(jwk: &Map<String, Value>, accepted: &[Algorithm]) -> Option<(String, P
             if x.len() == y.len() { PublicKey::on_curve(algorithm, &[&[4], x.as_slice(), y.as_slice()].concat()) } else { None }
         }
         _ => PublicKey::rsa(algorithm, &bytes("n")?, &bytes("e")?),
-    };
-    Some((kid.to_owned(), key?))
+    }
 }
 
 const fn is_rsa(algorithm: Algorithm) -> bool {

@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 pub const TOKEN_MAX: usize = 8 * 1024;
 /// Longest `kid` that is looked up, in bytes.
 const KID_MAX: usize = 128;
+/// Longest `jti` of what counts once, in bytes.
+const JTI_MAX: usize = 128;
 
 /// Why a token is no acceptable JWS. The text is for the record, never for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +65,21 @@ impl<'a> Unverified<'a> {
     /// object. So embedded keys (`jwk`, `x5c`), key addresses (`jku`, `x5u`), `crit`, `b64`, `zip` and every JWE are refused before
     /// anything is decoded, fetched or inflated (RFC 8725 sections 3.1, 3.3 and 3.10).
     pub fn parse(token: &'a str) -> Result<Self, JwsError> {
+        Self::read(token, None)
+    }
+
+    /// Reads a token that brings its own key, and returns the members of that `jwk` too. Only what proves possession of a key does
+    /// (RFC 9449 section 4.2): everywhere else an embedded key is somebody's attempt to be believed.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], and if there is no `jwk`.
+    pub fn parse_with_key(token: &'a str) -> Result<(Self, Map<String, Value>), JwsError> {
+        let mut jwk = None;
+        let unverified = Self::read(token, Some(&mut jwk))?;
+        Ok((unverified, jwk.ok_or(JwsError::Header)?))
+    }
+
+    fn read(token: &'a str, mut jwk: Option<&mut Option<Map<String, Value>>>) -> Result<Self, JwsError> {
         if token.len() > TOKEN_MAX {
             return Err(JwsError::TooLong);
         }
@@ -80,7 +97,14 @@ impl<'a> Unverified<'a> {
         let members = json::parse_object(&decode(header)?).map_err(|_| JwsError::Header)?;
         let (mut algorithm, mut kid, mut typ) = (None, None, None);
         for (name, value) in members {
-            let Value::String(text) = value else { return Err(JwsError::Header) };
+            let text = match (value, jwk.as_deref_mut()) {
+                (Value::String(text), _) => text,
+                (Value::Object(members), Some(jwk)) if name == "jwk" => {
+                    *jwk = Some(members);
+                    continue;
+                }
+                _ => return Err(JwsError::Header),
+            };
             match name.as_str() {
                 "alg" => algorithm = Some(verifiable(&text).ok_or(JwsError::Algorithm)?),
                 "kid" if (1..=KID_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()) => kid = Some(text),
@@ -122,10 +146,22 @@ impl<'a> Unverified<'a> {
     /// # Errors
     /// A [`JwsError`] if the token names another algorithm than that of the key, or the signature does not verify.
     pub fn verify(self, key: &PublicKey) -> Result<Verified, JwsError> {
-        if self.algorithm != key.algorithm() {
+        self.verify_by(key.algorithm(), |message, signature| key.verifies(message, signature))
+    }
+
+    /// The same with a key that is not remembered, because it came with the token.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_once(self, key: &PublicKey) -> Result<Verified, JwsError> {
+        self.verify_by(key.algorithm(), |message, signature| key.verifies_once(message, signature))
+    }
+
+    fn verify_by(self, algorithm: Algorithm, verifies: impl FnOnce(&[u8], &[u8]) -> bool) -> Result<Verified, JwsError> {
+        if self.algorithm != algorithm {
             return Err(JwsError::Algorithm);
         }
-        if key.verifies(self.signed.as_bytes(), &self.signature) { Ok(self.claims) } else { Err(JwsError::Signature) }
+        if verifies(self.signed.as_bytes(), &self.signature) { Ok(self.claims) } else { Err(JwsError::Signature) }
     }
 
     /// Checks the signature with the first of an agent's keys that verifies it, and says which; strictly, so that there is one signature
@@ -173,6 +209,12 @@ impl Verified {
     #[must_use]
     pub fn seconds(&self, name: &str) -> Option<u64> {
         self.0.get(name).and_then(Value::as_u64)
+    }
+
+    /// Its identifier (`jti`), if it is one that can be remembered: 1 to 128 printable ASCII characters.
+    #[must_use]
+    pub fn identifier(&self) -> Option<&str> {
+        self.text("jti").filter(|jti| (1..=JTI_MAX).contains(&jti.len()) && jti.bytes().all(|b| (b' '..=b'~').contains(&b)))
     }
 
     /// The member `name`, whatever it is.
@@ -273,6 +315,8 @@ mod tests {
         ] {
             let token = token(&format!(r#"{{"alg":"RS256",{member}}}"#), "{}");
             assert_eq!(Unverified::parse(&token).err(), Some(JwsError::Header), "{member}");
+            let brings_key = Unverified::parse_with_key(&token);
+            assert_eq!(brings_key.is_ok(), member.starts_with(r#""jwk":{"#), "{member}");
         }
     }
 

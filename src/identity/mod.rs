@@ -8,7 +8,7 @@ mod assertion;
 mod federation;
 mod fetch;
 mod foreign;
-mod jwks;
+pub(crate) mod jwks;
 pub mod jws;
 mod key_cache;
 mod recognised;
