@@ -179,6 +179,10 @@ pub struct ServeArgs {
     /// Age of the view of the cluster, in seconds, beyond which nothing is issued.
     #[arg(long, env = "COUNTERSIGN_STALENESS_BOUND", default_value_t = 10, value_parser = clap::value_parser!(u64).range(5..=60))]
     pub staleness_bound: u64,
+    /// Demand a nonce of ours in every proof of possession (DPoP), so that none can have been made in advance. A client is told the nonce
+    /// when it lacks one, and asks again.
+    #[arg(long, env = "COUNTERSIGN_REQUIRE_DPOP_NONCE")]
+    pub require_dpop_nonce: bool,
     /// Where records are appended: a file, or - for standard output.
     #[arg(long, env = "COUNTERSIGN_AUDIT_LOG", default_value = "-")]
     pub audit_log: PathBuf,

@@ -11,6 +11,7 @@ use crate::controller::notifications::{self, FilesError, Leadership, Notificatio
 use crate::controller::policies::Policies;
 use crate::controller::{agent, capability, jit_request, lease, ledger, trusted_issuer};
 use crate::crd::User;
+use crate::dpop::Nonces;
 use crate::http::server::{self, Shutdown};
 use crate::http::{App, Authority, Feed, IN_FLIGHT_MAX, Portal, READERS_MAX, RateLimits, Rates, probes, router};
 use crate::identity::{ApiServerKeys, Federation, Recognised, Validation, Verifier};
@@ -313,6 +314,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
         portal,
         events,
         policies,
+        nonces: Nonces::new(&evidence.derived("dpop nonces"), args.require_dpop_nonce),
         evidence,
         own,
         feed,

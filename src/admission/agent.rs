@@ -27,6 +27,12 @@ pub(super) fn spec_policy() -> Policy {
             "oldObject != null && has(object.spec.tokens) && has(oldObject.spec.tokens)
                 && object.spec.tokens.expirationSeconds > oldObject.spec.tokens.expirationSeconds",
         ),
+        variable(
+            "unbinds",
+            "oldObject != null && has(oldObject.spec.tokens) && has(oldObject.spec.tokens.proofOfPossession)
+                && oldObject.spec.tokens.proofOfPossession != 'None' && (!has(object.spec.tokens)
+                || !has(object.spec.tokens.proofOfPossession) || object.spec.tokens.proofOfPossession == 'None')",
+        ),
         // Written while these policies were not in force: the operator has said so, and whoever writes it again answers
         // for all of it. Suspending it needs no right, and resuming it counts as adding everything.
         variable(
@@ -41,7 +47,7 @@ pub(super) fn spec_policy() -> Policy {
             "everything",
             "oldObject == null || object.spec.identity != oldObject.spec.identity || object.spec.owner != oldObject.spec.owner
                 || (has(object.spec.delegation) && (!has(oldObject.spec.delegation) || object.spec.delegation != oldObject.spec.delegation))
-                || variables.resumes || variables.audiencesAdded || variables.livesLonger || variables.unproven",
+                || variables.resumes || variables.audiencesAdded || variables.livesLonger || variables.unbinds || variables.unproven",
         ),
         // An entry that is as it was is found cheaply: only for one that changed are resources compared one by one, so that
         // the largest Agent that the schema allows stays within the cost limit of an expression. To demand approval is to narrow, and so is a condition where there was none.

@@ -60,6 +60,8 @@ pub struct Rights {
     pub audiences: Vec<AllowedAudience>,
     /// Life of its tokens in seconds.
     pub expiration_seconds: u32,
+    /// Whether its tokens must be bound to a key.
+    pub possession_required: bool,
     /// For whom it may act, and who may call it.
     pub delegation: Delegation,
 }
@@ -241,8 +243,9 @@ impl Rights {
         if !(1..=EXPIRATION_MAX).contains(&expiration_seconds) {
             return Err(invalid("tokens.expirationSeconds", &"must be 1 to 900"));
         }
+        let possession_required = spec.tokens.as_ref().is_some_and(|t| t.proof_of_possession == crd::ProofOfPossession::DPoP);
         let delegation = Delegation::parse(spec.delegation.as_ref()).map_err(|problem| invalid("delegation", &problem))?;
-        Ok(Self { capabilities, audiences, expiration_seconds, delegation })
+        Ok(Self { capabilities, audiences, expiration_seconds, possession_required, delegation })
     }
 }
 

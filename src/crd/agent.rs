@@ -293,6 +293,24 @@ pub struct Tokens {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub audiences: Vec<AudienceEntry>,
+
+    /// Whether a token of the agent is bound to a key (RFC 9449). DPoP: the agent gets a token only with a proof that it has a key, and
+    /// the token is of use only to whoever has that key, so that a token which is read in a log or taken on its way is worthless;
+    /// tokens that the agent was given before without one are dead at once. Its resource servers must ask for proofs too. None, the
+    /// default: an agent that sends a proof gets a bound token, one that sends none a bearer token. Going back to None needs 'grant' on
+    /// every capability of the agent.
+    #[serde(default)]
+    pub proof_of_possession: ProofOfPossession,
+}
+
+/// Whether a token is bound to a key.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProofOfPossession {
+    /// Only if the agent wants it.
+    #[default]
+    None,
+    /// Always (RFC 9449).
+    DPoP,
 }
 
 /// Life of a token if the Agent does not say, in seconds.

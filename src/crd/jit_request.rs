@@ -328,9 +328,10 @@ pub struct Approval {
          && (!has(oldSelf.redeemBy) || has(self.redeemBy)) && (!has(oldSelf.jti) || has(self.jti)) \
          && (!has(oldSelf.issuedAt) || has(self.issuedAt)) && (!has(oldSelf.tokenExpiresAt) || has(self.tokenExpiresAt)) \
          && (!has(oldSelf.keyId) || has(self.keyId)) && (!has(oldSelf.agentEpoch) || has(self.agentEpoch)) \
+         && (!has(oldSelf.boundTo) || has(self.boundTo)) \
          && (!has(oldSelf.finishedAt) || has(self.finishedAt)) && (!has(oldSelf.completedAt) || has(self.completedAt))"
     )
-    .message("what status says once it says for good: digest, agentUid, redeemBy, jti, issuedAt, tokenExpiresAt, keyId, agentEpoch, finishedAt and completedAt cannot be removed"),
+    .message("what status says once it says for good: digest, agentUid, redeemBy, jti, issuedAt, tokenExpiresAt, keyId, agentEpoch, boundTo, finishedAt and completedAt cannot be removed"),
     validation = Rule::new(
         "size(self.approvals) >= size(oldSelf.approvals) && oldSelf.approvals.all(o, self.approvals.exists(a, \
          a.by.username == o.by.username && a.verdict == o.verdict && a.at == o.at))"
@@ -421,6 +422,12 @@ pub struct JitRequestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("agentEpoch cannot be changed"))]
     pub agent_epoch: Option<i64>,
+
+    /// Thumbprint (RFC 7638) of the key to which the token is bound (RFC 9449). Absent: whoever has the token can use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("boundTo cannot be changed"))]
+    pub bound_to: Option<String>,
 
     /// When the operation was reported as done.
     #[serde(default, skip_serializing_if = "Option::is_none")]

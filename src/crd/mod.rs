@@ -12,8 +12,8 @@ mod trusted_issuer;
 pub(crate) use agent::default_expiration;
 pub use agent::{
     Agent, AgentSpec, AgentStatus, ApprovalMode, AudienceEntry, CONDITION_ADMITTED, CONDITION_IDENTITY_RESOLVED, CONDITION_READY,
-    CONDITION_SUSPENDED, CapabilityEntry, ClaimValue, FederatedEntry, Identity, KeyEntry, RevokedToken, ServiceAccountRef,
-    SigningAlgorithm, Tokens,
+    CONDITION_SUSPENDED, CapabilityEntry, ClaimValue, FederatedEntry, Identity, KeyEntry, ProofOfPossession, RevokedToken,
+    ServiceAccountRef, SigningAlgorithm, Tokens,
 };
 pub use capability::{ApprovalRule, Capability, CapabilitySpec, CapabilityStatus, Risk};
 pub(crate) use delegation::default_depth;

@@ -96,8 +96,13 @@ fn world(first: &[Entry], second: &[Entry], suspended: bool, schema: bool, guard
 
 fn issued(permit: &Permit) -> Result<(), Denial> {
     let operation = &permit.operation().expect("one operation").operation;
-    let issued =
-        Issued { jti: "jti", chain: permit.chain(), grants: Grants::Operation(operation), audience: permit.audience().as_str() };
+    let issued = Issued {
+        jti: "jti",
+        chain: permit.chain(),
+        grants: Grants::Operation(operation),
+        audience: permit.audience().as_str(),
+        is_bound: false,
+    };
     WORLD.with_borrow(|world| {
         evaluate(Query { claimed: Claimed::Token(issued), attempt: &Attempt::of(operation) }, &world.view(), 1000)
     })
@@ -159,6 +164,7 @@ proptest! {
             audience: called.audience().as_str().to_owned(),
             may_act: called.may_act().cloned(),
             expires_at: 2000,
+            is_bound: false,
         };
         let ask = Ask { capabilities: None, audience: Some("https://docs".to_owned()), operation: Some(attempt.clone()) };
         let token = world.decide(&two, &Subject::Token(Box::new(parent.clone())), &ask, 2000);

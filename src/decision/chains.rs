@@ -81,6 +81,7 @@ fn token(permit: &Permit, jti: &str) -> Parent {
         audience: permit.audience().as_str().to_owned(),
         may_act: permit.may_act().cloned(),
         expires_at: permit.expires_at(),
+        is_bound: permit.confirmation().is_some(),
     }
 }
 
@@ -294,8 +295,13 @@ fn r12_whatever_ends_one_agent_of_a_chain_ends_the_chain() {
     let office = Office::new();
     let permit = office.search(None).expect("allowed");
     let chain = permit.chain().clone();
-    let issued =
-        Issued { jti: "j2", chain: &chain, grants: Grants::Capabilities(permit.capabilities()), audience: "https://docs" };
+    let issued = Issued {
+        jti: "j2",
+        chain: &chain,
+        grants: Grants::Capabilities(permit.capabilities()),
+        audience: "https://docs",
+        is_bound: false,
+    };
     let ended = |change: &dyn Fn(&mut Office)| {
         let mut office = Office::new();
         change(&mut office);

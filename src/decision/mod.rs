@@ -6,6 +6,7 @@
 mod attempt;
 mod evaluation;
 mod operation;
+mod possession;
 mod reason;
 mod standing;
 mod subject;
@@ -15,6 +16,7 @@ pub use attempt::Attempt;
 pub(crate) use attempt::approval_rule;
 pub use evaluation::{Claimed, Query, Step, evaluate, explain, is_that, requestable};
 pub use operation::{Approvable, Approval, OperationGrant, Redemption, may_request, permit_operation};
+pub(crate) use possession::proved;
 pub use reason::{Denial, Reason};
 pub use standing::{Grants, Issued, chain_stands, standing, stands};
 pub use subject::{Parent, Subject};
@@ -23,6 +25,7 @@ use crate::agent::{Admission, AllowedAudience, Delegation, Granted, RegisteredAg
 use crate::capability::Catalogue;
 use crate::chain::{Chain, MayAct, Proof};
 use crate::crd::SigningAlgorithm;
+use crate::dpop::Confirmation;
 use crate::grammar::{AgentId, Audience, CapabilityName};
 use crate::operation::Operation;
 use crate::snapshot::{AgentIndex, IssuerIndex, LiveSet};
@@ -51,6 +54,8 @@ pub struct Case<'a> {
     pub proof: Proof,
     /// When the credential with which it did ends, in seconds since the epoch.
     pub credential_expires_at: u64,
+    /// Which key it has shown to have, to which the token will be bound.
+    pub confirmation: Option<Confirmation>,
     /// On whose behalf.
     pub subject: &'a Subject,
     /// What for.
@@ -93,6 +98,7 @@ pub struct Permit {
     sign_with: SignWith,
     issued_at: u64,
     expires_at: u64,
+    confirmation: Option<Confirmation>,
     /// The one operation for which the token is good; `None` is anything within the capabilities.
     operation: Option<Box<OperationGrant>>,
 }
@@ -124,6 +130,7 @@ fn permit(case: &Case<'_>, view: &View<'_>, now: u64) -> Result<Permit, Denial> 
     let agent = case.agent;
     standing(agent)?;
     let rights = rights(agent)?;
+    possession::proved(agent, case.confirmation.is_some())?;
     let chain = subject::chain(case, view, now)?;
     let capabilities = terms::capabilities(case, &chain, view)?;
     let target = target(agent, &rights.audiences, case.ask.audience.as_deref(), &chain, view)?;
@@ -155,6 +162,7 @@ fn permit(case: &Case<'_>, view: &View<'_>, now: u64) -> Result<Permit, Denial> 
         sign_with: SignWith::Algorithm(target.signing_algorithm),
         issued_at: now,
         expires_at,
+        confirmation: case.confirmation.clone(),
         operation: operation.map(Box::new),
     })
 }
@@ -289,6 +297,12 @@ impl Permit {
     #[must_use]
     pub const fn expires_at(&self) -> u64 {
         self.expires_at
+    }
+
+    /// To which key the token is bound, if it is.
+    #[must_use]
+    pub const fn confirmation(&self) -> Option<&Confirmation> {
+        self.confirmation.as_ref()
     }
 
     /// The one operation for which the token is good, if it is for one.

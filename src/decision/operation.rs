@@ -3,11 +3,12 @@
 
 use super::attempt::{Attempt, Usage, usable};
 use super::standing::{chain_stands, rights, standing};
-use super::{Decision, Denial, Permit, Reason, SignWith, View, audience, holding};
+use super::{Decision, Denial, Permit, Reason, SignWith, View, audience, holding, proved};
 use crate::agent::{EXPIRATION_MAX, Granted, RegisteredAgent};
 use crate::capability::{Catalogue, Rule};
 use crate::chain::Chain;
 use crate::crd::SigningAlgorithm;
+use crate::dpop::Confirmation;
 use crate::operation::Operation;
 
 /// An operation that the agent may ask a person to approve, and under which rule.
@@ -35,6 +36,8 @@ pub struct Redemption {
     pub expires_at: u64,
     /// The name of the key that signs it.
     pub key_id: String,
+    /// To which key it is bound, if it is.
+    pub confirmation: Option<Confirmation>,
 }
 
 /// The one operation for which a token is good.
@@ -102,6 +105,7 @@ fn permit(agent: &RegisteredAgent, view: &View<'_>, redemption: &Redemption, now
     }
     chain_stands(&redemption.chain, None, view, now)?;
     may_request(agent, &redemption.chain, view.catalogue, operation)?;
+    proved(agent, redemption.confirmation.is_some())?;
     let life = redemption.expires_at.saturating_sub(redemption.issued_at);
     if redemption.expires_at <= now || life == 0 || life > EXPIRATION_MAX.into() {
         return Err(Denial::new(
@@ -117,6 +121,7 @@ fn permit(agent: &RegisteredAgent, view: &View<'_>, redemption: &Redemption, now
         sign_with: SignWith::Key(redemption.key_id.clone()),
         issued_at: redemption.issued_at,
         expires_at: redemption.expires_at,
+        confirmation: redemption.confirmation.clone(),
         operation: Some(Box::new(redemption.grant.clone())),
     })
 }

@@ -58,6 +58,8 @@ pub enum Reason {
     AudienceAmbiguous,
     /// Nothing is left of the credential's life.
     CredentialSpent,
+    /// The Agent's tokens must be bound to a key, and this one is not or would not be.
+    PossessionUnproved,
     /// The agent may not act for the user.
     DelegationNotGranted,
     /// The user's tokens were revoked, or the issuer that vouched for the user is not trusted any more.
@@ -106,6 +108,7 @@ impl Reason {
             Self::AudienceNotAllowed => "audience_not_allowed",
             Self::AudienceAmbiguous => "audience_ambiguous",
             Self::CredentialSpent => "credential_spent",
+            Self::PossessionUnproved => "possession_unproved",
             Self::DelegationNotGranted => "delegation_not_granted",
             Self::UserRevoked => "user_revoked",
             Self::SubjectNotAddressed => "subject_not_addressed",
@@ -141,6 +144,7 @@ impl Reason {
             Self::OperationMismatch => "token authorization_details",
             Self::AudienceNotAllowed | Self::AudienceAmbiguous => "Agent spec.tokens.audiences",
             Self::CredentialSpent => "token exp",
+            Self::PossessionUnproved => "Agent spec.tokens.proofOfPossession",
             Self::DelegationNotGranted => "Agent spec.delegation.actFor",
             Self::UserRevoked => "TrustedIssuer status.revokedUsers",
             Self::SubjectNotAddressed => "token aud",

@@ -2,7 +2,7 @@
 
 use super::attempt::{Attempt, Usage, usable_at_once};
 use super::operation::covered;
-use super::{Denial, Reason, View, audience, callable, holding};
+use super::{Denial, Reason, View, audience, callable, holding, proved};
 use crate::agent::{Admission, Granted, Holding, RegisteredAgent, Rights};
 use crate::chain::{Chain, IssuerRef, Link, Principal, Proof, subject_digest};
 use crate::grammar::AgentId;
@@ -19,6 +19,8 @@ pub struct Issued<'a> {
     pub grants: Grants<'a>,
     /// Its audience.
     pub audience: &'a str,
+    /// Whether it is bound to a key.
+    pub is_bound: bool,
 }
 
 /// What a token allows.
@@ -41,6 +43,7 @@ pub fn stands(issued: &Issued<'_>, view: &View<'_>, now: u64) -> Result<(), Deni
     chain_stands(issued.chain, Some(issued.jti), view, now)?;
     let agents = || issued.chain.links().iter().filter_map(|link| view.agents.look_up(&link.agent));
     let Some(acting) = agents().next_back() else { return Err(unknown(&issued.chain.subject())) };
+    proved(acting, issued.is_bound)?;
     let usage = |attempt| Usage { acting, chain: issued.chain, attempt };
     match issued.grants {
         Grants::Approved(operation) => return covered(acting, issued.chain, view.catalogue, operation).map(drop),

@@ -32,6 +32,8 @@ pub struct Parent {
     pub may_act: Option<MayAct>,
     /// When it ends, in seconds since the epoch.
     pub expires_at: u64,
+    /// Whether it is bound to a key: that of whoever called, who alone can prove to have it. Who was called proves a key of its own.
+    pub is_bound: bool,
 }
 
 impl Subject {
@@ -69,7 +71,7 @@ impl Parent {
             return Err(Denial::new(Reason::CallerNotAllowed, message));
         }
         let grants = Grants::Capabilities(&self.capabilities);
-        let issued = Issued { jti: &self.jti, chain, grants, audience: &self.audience };
+        let issued = Issued { jti: &self.jti, chain, grants, audience: &self.audience, is_bound: self.is_bound };
         stands(&issued, view, now).map_err(|ended| match ended.reason.is_passing() {
             true => ended,
             false => Denial::new(Reason::ChainEnded, format!("the token is not alive any more: {}", ended.message)),

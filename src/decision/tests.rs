@@ -92,7 +92,11 @@ fn whoever_may_not_act_gets_nothing() {
         identity: crate::crd::Identity::default(),
         capabilities: vec![],
         delegation: None,
-        tokens: Some(crate::crd::Tokens { expiration_seconds: 901, audiences: vec![] }),
+        tokens: Some(crate::crd::Tokens {
+            expiration_seconds: 901,
+            audiences: vec![],
+            proof_of_possession: crate::crd::ProofOfPossession::None,
+        }),
     };
     let mut object = crate::crd::Agent::new("bot", invalid);
     object.metadata.namespace = Some("research".to_owned());
@@ -113,7 +117,7 @@ fn an_issued_token_stands_only_while_all_of_it_is_still_held() {
     let agent = agent(&["a.b", "c.d"], &["https://a"]);
     let whole = [world::granted("a.b")];
     let chain = allowed(decided(&agent, &ask(Some(&["a.b"]), None), 2000)).chain().clone();
-    let issued = Issued { jti: "j", chain: &chain, grants: Grants::Capabilities(&whole), audience: "https://a" };
+    let issued = Issued { jti: "j", chain: &chain, grants: Grants::Capabilities(&whole), audience: "https://a", is_bound: false };
     let ended = |agent: &RegisteredAgent| stands(&issued, &World::of(&[agent]).view(), 1000).err().map(|d| d.reason);
     assert_eq!(ended(&agent), None);
     assert_eq!(ended(&RegisteredAgent { uid: "uid-2".to_owned(), ..agent.clone() }), Some(Reason::Revoked));

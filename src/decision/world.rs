@@ -5,6 +5,7 @@ use crate::agent::{Admission, AllowedAudience, Credentials, Delegation, Granted,
 use crate::capability::Catalogue;
 use crate::chain::Proof;
 use crate::crd::SigningAlgorithm;
+use crate::dpop::Confirmation;
 use crate::grammar::{AgentId, Audience, CapabilityName};
 use crate::issuer::RegisteredIssuer;
 use crate::snapshot::{AgentIndex, IssuerIndex, LiveSet};
@@ -43,8 +44,28 @@ impl World {
 
     /// Decides at 1000 what `agent` gets with a credential until `until`.
     pub(crate) fn decide(&self, agent: &RegisteredAgent, subject: &Subject, ask: &Ask, until: u64) -> Result<Permit, Denial> {
-        let case =
-            Case { agent, proof: Proof::Unsaid, credential_expires_at: until, subject, ask, txn: "txn".to_owned(), issuer: US };
+        self.decide_with(agent, subject, ask, until, None)
+    }
+
+    /// The same of an agent that has shown to have a key, or none.
+    pub(crate) fn decide_with(
+        &self,
+        agent: &RegisteredAgent,
+        subject: &Subject,
+        ask: &Ask,
+        until: u64,
+        confirmation: Option<Confirmation>,
+    ) -> Result<Permit, Denial> {
+        let case = Case {
+            agent,
+            proof: Proof::Unsaid,
+            credential_expires_at: until,
+            confirmation,
+            subject,
+            ask,
+            txn: "txn".to_owned(),
+            issuer: US,
+        };
         match decide(&case, &self.view(), 1000) {
             Decision::Allow(permit) => Ok(*permit),
             Decision::Deny(denial) => Err(denial),
@@ -83,6 +104,7 @@ pub(crate) fn agent(name: &str, capabilities: &[&str], audiences: &[&str]) -> Re
             capabilities: capabilities.iter().map(|name| granted(name)).collect(),
             audiences: audiences.iter().map(allowed).collect(),
             expiration_seconds: 300,
+            possession_required: false,
             delegation: Delegation { act_for: vec![], callers: vec![], max_depth: 4 },
         }),
     }

@@ -2,6 +2,7 @@
 
 use crate::audit::{Outcome, Record};
 use crate::decision::{Denial, Reason};
+use crate::dpop::NONCE_HEADER;
 use crate::identity::{Accepts, IdentityError};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -23,6 +24,8 @@ pub struct Refusal {
     bulk: bool,
     allow: Option<&'static str>,
     close: bool,
+    /// With which nonce it may be tried again.
+    nonce: Option<String>,
 }
 
 impl Refusal {
@@ -40,6 +43,7 @@ impl Refusal {
             bulk: false,
             allow: None,
             close: false,
+            nonce: None,
         }
     }
 
@@ -110,6 +114,12 @@ impl Refusal {
     #[must_use]
     pub fn closing(self) -> Self {
         Self { close: true, ..self }
+    }
+
+    /// The proof of possession needs this nonce (RFC 9449 section 8).
+    #[must_use]
+    pub fn wanting(self, nonce: String) -> Self {
+        Self { nonce: Some(nonce), ..self }
     }
 
     /// The status of the reply.
@@ -198,6 +208,8 @@ impl CredentialRole {
             | Reason::ChainCycle
             | Reason::ChainTooDeep
             | Reason::ChainEnded => Refusal::new("invalid_request", code, denial.message),
+            // RFC 9449 section 5.
+            Reason::PossessionUnproved => Refusal::new("invalid_dpop_proof", code, denial.message),
             Reason::AgentPending | Reason::RulePending => Refusal::unavailable(code, denial.message),
             Reason::AgentUnknown
             | Reason::AgentDeleted
@@ -234,6 +246,9 @@ impl IntoResponse for Refusal {
         }
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(nonce) = self.nonce.and_then(|nonce| HeaderValue::from_str(&nonce).ok()) {
+            headers.insert(NONCE_HEADER, nonce);
         }
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

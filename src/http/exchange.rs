@@ -134,6 +134,7 @@ pub(super) async fn read_parent(app: &App, token: &str, now: u64) -> Result<Opti
             audience: claims.aud.clone(),
             may_act: claims.may_act.clone(),
             expires_at: claims.exp,
+            is_bound: claims.cnf.is_some(),
         })
     }))
 }

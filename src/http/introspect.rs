@@ -58,7 +58,7 @@ async fn introspect(app: &App, request: Request<Body>, record: &mut Record) -> R
         Ok(claims) => {
             describe_token(record, &claims);
             record.conclude(Outcome::Allow, "active");
-            json(&Active { active: true, token_type: "Bearer", username: &claims.sub, claims: &claims })
+            json(&Active { active: true, token_type: claims.token_type(), username: &claims.sub, claims: &claims })
         }
         Err(reason) => {
             record.conclude(Outcome::Deny, reason);
@@ -133,7 +133,8 @@ impl<'a> Said<'a> {
             Grant::Operation(grant) if grant.approval.is_some() => Grants::Approved(&grant.operation),
             Grant::Operation(grant) => Grants::Operation(&grant.operation),
         };
-        Issued { jti: &self.claims.jti, chain: &self.chain, grants, audience: &self.claims.aud }
+        let claims = self.claims;
+        Issued { jti: &claims.jti, chain: &self.chain, grants, audience: &claims.aud, is_bound: claims.cnf.is_some() }
     }
 
     /// If the token is for an operation that was approved: whether that is still to be done.

@@ -3,8 +3,9 @@
 
 use super::App;
 use super::poll::CIBA;
-use super::token::{CLIENT_CREDENTIALS, JWT_BEARER, TOKEN_EXCHANGE};
+use super::token::{CLIENT_CREDENTIALS, JWT_BEARER, PATH as TOKEN, TOKEN_EXCHANGE};
 use crate::crd::SigningAlgorithm;
+use crate::dpop::ALGORITHMS;
 use crate::token::OPERATION_DETAILS;
 use axum::Json;
 use axum::extract::State;
@@ -22,7 +23,7 @@ pub(super) async fn document(State(app): State<Arc<App>>) -> Json<Value> {
     let at = |path: &str| format!("{}{path}", app.issuer);
     Json(json!({
         "issuer": app.issuer,
-        "token_endpoint": at("/oauth2/token"),
+        "token_endpoint": at(TOKEN),
         "jwks_uri": at("/oauth2/jwks"),
         "introspection_endpoint": at("/oauth2/introspect"),
         "revocation_endpoint": at("/oauth2/revoke"),
@@ -41,6 +42,7 @@ pub(super) async fn document(State(app): State<Arc<App>>) -> Json<Value> {
         "introspection_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
         "revocation_endpoint_auth_methods_supported": ["private_key_jwt"],
         "revocation_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
+        "dpop_signing_alg_values_supported": ALGORITHMS,
         // There is no authorization endpoint. RFC 8414 section 2 requires the member and forbids it to be empty.
         "response_types_supported": ["none"],
         // OpenID Discovery requires these; no ID token is issued.

@@ -18,6 +18,7 @@ mod metadata;
 mod poll;
 mod polls;
 mod portal;
+mod possession;
 mod probes;
 mod prompt;
 mod registration;
@@ -42,6 +43,7 @@ use crate::cluster::OnBehalf;
 use crate::controller::credentials::SigningKeys;
 use crate::controller::policies::Policies;
 use crate::crd::User;
+use crate::dpop::Nonces;
 use crate::identity::Verifier;
 use crate::jit::EvidenceKey;
 use crate::metrics::Metrics;
@@ -107,6 +109,8 @@ pub struct App {
     pub policies: Arc<Policies>,
     /// The key with which approvals are attested.
     pub evidence: EvidenceKey,
+    /// Nonces in proofs of possession.
+    pub nonces: Nonces,
     /// Who we are to the API server.
     pub own: User,
     /// What is alive, for verifiers that work offline.
@@ -143,7 +147,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(pages)
         .merge(registration::routes())
-        .route("/oauth2/token", any(token::endpoint))
+        .route(token::PATH, any(token::endpoint))
         .route("/oauth2/introspect", any(introspect::endpoint))
         .route("/oauth2/bc-authorize", any(backchannel::endpoint))
         .route("/oauth2/revoke", any(revoke::endpoint))

@@ -8,13 +8,15 @@ use super::caller::{Presented, check_client_id, identify, identify_again, no_aut
 use super::error::{CredentialRole, Refusal};
 use super::form::Form;
 use super::polls::{TooSoon, Turn};
+use super::possession::{Shown, refusal as refusal_of_proof, shown, spend};
 use super::swap::{ATTEMPTS, NEWBORN_PATIENCE, Swapped, swap};
-use super::token::{audience, capabilities, reply};
+use super::token::{PATH, audience, capabilities, reply};
 use super::{App, REQUEST_WITHIN, finish, knows, now_if_fresh};
 use crate::agent::RegisteredAgent;
 use crate::audit::Record;
 use crate::controller::jit_request::describe;
-use crate::decision::{Decision, Denial, Redemption, permit_operation};
+use crate::decision::{Decision, Denial, Reason, Redemption, permit_operation, proved};
+use crate::dpop::Confirmation;
 use crate::identity::Caller;
 use crate::jit::{Claim, NewToken, Refused, Request, approvers, claim, redeem};
 use crate::token::new_id;
@@ -33,6 +35,7 @@ pub(super) struct Poll {
     credential: String,
     caller: Caller,
     uid: String,
+    shown: Option<Shown>,
     /// Whose turn it is, if nobody has decided yet.
     turn: Option<Turn>,
     hold: Duration,
@@ -45,12 +48,15 @@ pub(super) async fn begin(app: &Arc<App>, headers: &HeaderMap, form: &Form, reco
     let credential = required_client_assertion(form)?;
     let uid = form.require("auth_req_id")?;
     let now = now_if_fresh(app)?;
+    let shown = shown(app, headers, PATH, now)?;
     let (agent, caller) = identify(app, credential, now, record).await?;
     check_client_id(form.get("client_id")?, &agent, CredentialRole::CLIENT)?;
     let request = app.snapshot.wait_for_request(NEWBORN_PATIENCE, |s| s.request(uid)).await;
     let request = request.filter(|request| is_of(request, &agent)).ok_or_else(unknown)?;
     describe(record, &request);
     same_as_approved(form, &request)?;
+    // Said at once, not when somebody has decided.
+    proved(&agent, shown.is_some()).map_err(denied)?;
     let undecided = matches!(claim(&request, &app.evidence, seconds(now)), Err(Refused::Pending));
     let turn = match undecided.then(|| app.polls.begin(uid, Instant::now())) {
         None => None,
@@ -60,10 +66,12 @@ pub(super) async fn begin(app: &Arc<App>, headers: &HeaderMap, form: &Form, reco
             return Err(Refusal::new("slow_down", "slow_down", description));
         }
     };
+    // Before it waits: what is held for half a minute would be spent too late.
+    spend(app, shown.as_ref(), now).await?;
     // No longer than the question stands, also if nobody gets to write that it has expired.
     let stands = request.question.as_ref().map_or(0, |question| question.decide_by.saturating_sub(seconds(now)));
     let hold = hold(headers).min(Duration::from_secs(u64::try_from(stands).unwrap_or(0)));
-    Ok(Poll { credential: credential.token.to_owned(), caller, uid: uid.to_owned(), turn, hold })
+    Ok(Poll { credential: credential.token.to_owned(), caller, uid: uid.to_owned(), shown, turn, hold })
 }
 
 /// How long the client is willing to wait (RFC 7240 section 4.3), at most [`HOLD`].
@@ -144,18 +152,29 @@ async fn conclude(app: &App, poll: &Poll, record: &mut Record) -> Result<Respons
     // The record has it from the first time.
     let (agent, caller) = identify_again(app, credential, &poll.caller, now, &mut record.clone()).await?;
     let request = app.snapshot.request(&poll.uid).filter(|request| is_of(request, &agent)).ok_or_else(unknown)?;
-    let (request, redemption) = redemption(app, request, &agent, &caller, now).await?;
+    let confirmation = poll.shown.as_ref().map(Shown::confirmation);
+    let (request, redemption) = redemption(app, request, &agent, &caller, confirmation.as_ref(), now).await?;
     record.text("approved_by", approvers(&request).map(|by| by.username.as_str()).collect::<Vec<_>>().join(" "));
+    if redemption.confirmation != confirmation {
+        // There is one token, and it is bound as it was when it was issued a moment ago.
+        let description = "the token of this request was issued to the holder of another key, or of none";
+        return Err(refusal_of_proof("dpop_key_mismatch", description));
+    }
     // Another replica may have fixed it, with a key that has come to us since. One that was taken away signs nothing any more.
     let known = knows(app, &redemption.key_id).await?;
     let (Some(jti), true) = (request.status.jti.clone(), known) else {
         return Err(spent("the key that signed the token is not in use any more"));
     };
     let decision = permit_operation(&agent, &app.snapshot.view().as_view(), &redemption, now);
-    match decision {
-        Decision::Allow(permit) => reply(app, &permit, jti, None, now, record),
-        Decision::Deny(denial) => Err(denied(denial)),
+    let permit = match decision {
+        Decision::Allow(permit) => permit,
+        Decision::Deny(denial) => return Err(denied(denial)),
+    };
+    let mut response = reply(app, &permit, jti, None, now, record)?;
+    if let Some(shown) = &poll.shown {
+        shown.renew(&mut response);
     }
+    Ok(response)
 }
 
 /// What was approved is not allowed any more, or nobody can tell yet.
@@ -163,6 +182,9 @@ fn denied(denial: Denial) -> Refusal {
     let code = denial.reason.code();
     if denial.reason.is_passing() {
         return Refusal::unavailable(code, denial.message);
+    }
+    if denial.reason == Reason::PossessionUnproved {
+        return refusal_of_proof(code, denial.message);
     }
     Refusal::new("access_denied", code, denial.message)
 }
@@ -173,6 +195,7 @@ async fn redemption(
     mut request: Arc<Request>,
     agent: &RegisteredAgent,
     caller: &Caller,
+    confirmation: Option<&Confirmation>,
     now: u64,
 ) -> Result<(Arc<Request>, Redemption), Refusal> {
     for _ in 0..ATTEMPTS {
@@ -195,7 +218,8 @@ async fn redemption(
                 let jti = new_id().map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
                 let signers = app.keys.current().signers(now);
                 let signers = signers.map_err(|e| Refusal::unavailable("signing_failed", e.to_string()))?;
-                let token = NewToken { jti, signers, credential_expires_at: caller.expires_at() };
+                let token =
+                    NewToken { jti, signers, credential_expires_at: caller.expires_at(), confirmation: confirmation.cloned() };
                 let redeemed = redeem(&approval, agent, &app.snapshot.view().as_view(), &app.evidence, token, seconds(now));
                 let (change, redemption) = redeemed.map_err(denied)?;
                 match swap(app, &current, change).await? {

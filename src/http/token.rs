@@ -11,6 +11,7 @@ use super::exchange::{Exchange, SubjectToken, TYPE_ACCESS_TOKEN};
 use super::form::Form;
 use super::introspect::describe_chain;
 use super::poll::{self, CIBA, Poll};
+use super::possession::{Shown, shown, spend};
 use super::{App, begin, bounded, exchange, finish, json, now_if_fresh};
 use crate::agent::RegisteredAgent;
 use crate::audit::{Outcome, Record};
@@ -20,7 +21,7 @@ use crate::identity::Caller;
 use crate::token::{Minted, mint, new_id};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::Request;
+use axum::http::{HeaderMap, Request};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::Map;
@@ -56,6 +57,9 @@ struct TokenResponse {
     authorization_details: Vec<crate::token::AuthorizationDetails>,
 }
 
+/// The path of the endpoint.
+pub(super) const PATH: &str = "/oauth2/token";
+
 /// What a request leads to.
 enum Answer {
     /// A reply.
@@ -86,12 +90,13 @@ async fn answer(app: &Arc<App>, request: Request<Body>, record: &mut Record) -> 
     if form.get("grant_type")? == Some(CIBA) {
         return poll::begin(app, &headers, &form, record).await.map(Answer::Poll);
     }
-    issue(app, &form, record).await.map(Answer::Reply)
+    issue(app, &headers, &form, record).await.map(Answer::Reply)
 }
 
-async fn issue(app: &App, form: &Form, record: &mut Record) -> Result<Response, Refusal> {
+async fn issue(app: &App, headers: &HeaderMap, form: &Form, record: &mut Record) -> Result<Response, Refusal> {
     let request = GrantRequest::parse(form, record)?;
     let now = now_if_fresh(app)?;
+    let shown = shown(app, headers, PATH, now)?;
     let (agent, caller) = request.authenticate(app, now, record).await?;
     let subject = request.subject(app, &agent, now, record).await?;
     let id = || new_id().map_err(|e| Refusal::unavailable("signing_failed", e.to_string()));
@@ -100,6 +105,7 @@ async fn issue(app: &App, form: &Form, record: &mut Record) -> Result<Response, 
         agent: &agent,
         proof: caller.proof(),
         credential_expires_at: caller.expires_at(),
+        confirmation: shown.as_ref().map(Shown::confirmation),
         subject: &subject,
         ask: &request.ask,
         txn,
@@ -110,7 +116,12 @@ async fn issue(app: &App, form: &Form, record: &mut Record) -> Result<Response, 
         Decision::Allow(permit) => permit,
         Decision::Deny(denial) => return Err(request.credential.role.denied(denial)),
     };
-    reply(app, &permit, jti, request.exchange.then_some(TYPE_ACCESS_TOKEN), now, record)
+    spend(app, shown.as_ref(), now).await?;
+    let mut response = reply(app, &permit, jti, request.exchange.then_some(TYPE_ACCESS_TOKEN), now, record)?;
+    if let Some(shown) = &shown {
+        shown.renew(&mut response);
+    }
+    Ok(response)
 }
 
 /// Signs what was decided, writes it into the record, and makes the reply.
@@ -128,7 +139,7 @@ pub(super) fn reply(
     json(&TokenResponse {
         access_token: minted.token,
         issued_token_type,
-        token_type: "Bearer",
+        token_type: minted.claims.token_type(),
         expires_in: permit.expires_at().saturating_sub(now),
         scope: minted.claims.scope,
         authorization_details: minted.claims.authorization_details,
@@ -138,6 +149,9 @@ pub(super) fn reply(
 /// Writes into the record what is issued: everything but the token.
 fn describe(record: &mut Record, permit: &Permit, minted: &Minted) {
     describe_chain(record, permit.chain());
+    if let Some(confirmation) = permit.confirmation() {
+        record.text("bound_to", confirmation.jkt.as_str());
+    }
     record
         .text("audience", permit.audience().as_str())
         .text("scope", minted.claims.scope.as_str())

@@ -36,6 +36,9 @@ struct Attested<'a> {
     token_expires_at: Option<i64>,
     key_id: Option<&'a str>,
     agent_epoch: Option<i64>,
+    // Left out of what an earlier version attested, which knew of no such thing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound_to: Option<&'a str>,
 }
 
 impl EvidenceKey {
@@ -43,6 +46,12 @@ impl EvidenceKey {
     #[must_use]
     pub fn new(secret: &[u8]) -> Option<Self> {
         (secret.len() >= 32).then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, secret)))
+    }
+
+    /// A secret of 32 bytes for another purpose, which tells nothing of this key. A purpose is no JSON object, which is what is attested.
+    #[must_use]
+    pub fn derived(&self, purpose: &str) -> Vec<u8> {
+        hmac::sign(&self.0, purpose.as_bytes()).as_ref().to_vec()
     }
 
     /// The evidence for the approvals, and the token if there is one, in `status` of the request `uid`. `None` if it has not been accepted yet.
@@ -74,6 +83,7 @@ fn attested(uid: &str, status: &JitRequestStatus) -> Option<String> {
         token_expires_at: seconds(status.token_expires_at.as_ref()),
         key_id: status.key_id.as_deref(),
         agent_epoch: status.agent_epoch,
+        bound_to: status.bound_to.as_deref(),
     };
     json::canonical(&attested).ok()
 }

@@ -140,7 +140,8 @@ impl Search {
         let (mut redeemed, mut again) = (None, false);
         match claim(&seen, &self.fixture.evidence, now) {
             Ok(Claim::Redeemable(approval)) => {
-                let token = NewToken { jti: identifier.to_string(), signers: signers(), credential_expires_at: 9000 };
+                let token =
+                    NewToken { jti: identifier.to_string(), signers: signers(), credential_expires_at: 9000, confirmation: None };
                 let change =
                     redeem(&approval, &self.fixture.agent, &self.fixture.world().view(), &self.fixture.evidence, token, now);
                 let status = change.expect("the agent stands").0.status;

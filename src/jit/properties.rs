@@ -63,7 +63,7 @@ proptest! {
                 Happening::Step => if let Step::Write(change) = step(&request, &fixture.facts(), now) { request.status = change.status },
                 Happening::Redeem => {
                     if let Ok(Claim::Redeemable(approval)) = claim(&request, &fixture.evidence, now) {
-                        let token = NewToken { jti: format!("j{n}"), signers: signers(), credential_expires_at: 100_000 };
+                        let token = NewToken { jti: format!("j{n}"), signers: signers(), credential_expires_at: 100_000, confirmation: None };
                         if let Ok((change, _)) = redeem(&approval, &fixture.agent, &fixture.world().view(), &fixture.evidence, token, now) {
                             prop_assert!(before.decision.as_ref().is_none_or(|d| d.verdict != Verdict::Denied));
                             let people: std::collections::HashSet<String> = before.approvals.iter()

@@ -6,7 +6,8 @@ use super::step::{authentic, counted, denial};
 use super::{EvidenceKey, Question, Request};
 use crate::agent::RegisteredAgent;
 use crate::crd::{JitRequestStatus, Phase};
-use crate::decision::{Approval, Denial, OperationGrant, Reason, Redemption, View, chain_stands, may_request};
+use crate::decision::{Approval, Denial, OperationGrant, Reason, Redemption, View, chain_stands, may_request, proved};
+use crate::dpop::Confirmation;
 use crate::token::Signers;
 
 /// For how long after it was issued the same agent can have the same token again, in seconds: a crash or a lost reply burns no
@@ -103,6 +104,7 @@ fn issued(request: &Request, question: &Question, status: &JitRequestStatus) -> 
         issued_at: u64::try_from(seconds(status.issued_at.as_ref())?).ok()?,
         expires_at: u64::try_from(seconds(status.token_expires_at.as_ref())?).ok()?,
         key_id: status.key_id.clone()?,
+        confirmation: status.bound_to.clone().map(|jkt| Confirmation { jkt }),
     })
 }
 
@@ -129,6 +131,8 @@ pub struct NewToken {
     pub signers: Signers,
     /// When the credential of the agent ends, in seconds since the epoch: the token ends no later.
     pub credential_expires_at: u64,
+    /// Which key the agent has shown to have, to which the token will be bound.
+    pub confirmation: Option<Confirmation>,
 }
 
 /// Turns an approval into a token at `now`. Everything about the agent and the rule is asked again. Until the status is written over
@@ -151,6 +155,7 @@ pub fn redeem(
     let chain = approval.question.chain_of(request, agent)?;
     let approvable = may_request(agent, &chain, view.catalogue, &approval.question.operation)?;
     chain_stands(&chain, None, view, u64::try_from(now).unwrap_or(0))?;
+    proved(agent, token.confirmation.is_some())?;
     if counted(&request.status) < approvable.rule.approvals {
         let message = "the rule of the capability was tightened after the approval";
         return Err(Denial::new(Reason::ApprovalRequired, message));
@@ -165,6 +170,7 @@ pub fn redeem(
         expires_at: Some(time(expires_at)),
         key_id: Some(token.signers.of(approvable.signing_algorithm).to_owned()),
         agent_epoch: Some(agent.epoch),
+        bound_to: token.confirmation.map(|confirmation| confirmation.jkt),
         ..request.status.clone()
     };
     status.evidence = evidence.attest(&request.uid, &status);

@@ -5,6 +5,7 @@ use crate::agent::{Admission, Granted, RegisteredAgent};
 use crate::capability::{Catalogue, Rule, Unusable};
 use crate::crd::{Decision, JitRequestStatus, Phase, SigningAlgorithm, User, Verdict};
 use crate::decision::world::{self, World};
+use crate::dpop::Confirmation;
 use crate::grammar::{AgentId, CapabilityName};
 use crate::token::Signers;
 use serde_json::{Value, json};
@@ -99,7 +100,7 @@ impl Fixture {
     fn redeem(&self, request: &Request, now: i64) -> Result<(Change, crate::decision::Redemption), String> {
         match claim(request, &self.evidence, now) {
             Ok(Claim::Redeemable(approval)) => {
-                let token = NewToken { jti: "j".to_owned(), signers: signers(), credential_expires_at: 5000 };
+                let token = NewToken { jti: "j".to_owned(), signers: signers(), credential_expires_at: 5000, confirmation: None };
                 redeem(&approval, &self.agent, &self.world().view(), &self.evidence, token, now).map_err(|denial| denial.message)
             }
             other => Err(format!("{other:?}")),
@@ -397,7 +398,7 @@ fn a_token_lives_as_long_as_the_strictest_says() {
         request.status.decision = Some(decide(Verdict::Approved, "bob"));
         let request = Request { status: fixture.change(&request, 10).status, ..request };
         let Ok(Claim::Redeemable(approval)) = claim(&request, &fixture.evidence, 20) else { panic!("no claim") };
-        let token = NewToken { jti: "j".to_owned(), signers: signers(), credential_expires_at: credential };
+        let token = NewToken { jti: "j".to_owned(), signers: signers(), credential_expires_at: credential, confirmation: None };
         redeem(&approval, &fixture.agent, &fixture.world().view(), &fixture.evidence, token, 20)
             .map(|(_, r)| r.expires_at - r.issued_at)
             .ok()
@@ -425,6 +426,26 @@ fn a11_the_token_is_handed_out_again_for_ten_seconds_and_is_the_same() {
     assert!(redelivery(&issued, &fixture.evidence, 31).is_none());
     assert_eq!(claim(&issued, &fixture.evidence, 31).err(), Some(Refused::Spent));
     assert!(fixture.redeem(&issued, 21).is_err(), "there is no second");
+}
+
+#[test]
+fn the_token_is_bound_to_the_key_that_was_shown_when_it_was_issued_and_to_no_other_again() {
+    let mut fixture = Fixture::new();
+    fixture.agent.rights.as_mut().expect("rights").possession_required = true;
+    let approved = fixture.approved();
+    assert!(fixture.redeem(&approved, 20).is_err_and(|why| why.contains("DPoP")), "the approval is not spent on a token without");
+    let Ok(Claim::Redeemable(approval)) = claim(&approved, &fixture.evidence, 20) else { panic!("no claim") };
+    let shown = Some(Confirmation { jkt: "thumbprint".to_owned() });
+    let token = NewToken { jti: "j".to_owned(), signers: signers(), credential_expires_at: 5000, confirmation: shown.clone() };
+    let (change, first) =
+        redeem(&approval, &fixture.agent, &fixture.world().view(), &fixture.evidence, token, 20).expect("redeemed");
+    let mut issued = Request { status: change.status, ..approved.clone() };
+    assert_eq!((&first.confirmation, issued.status.bound_to.as_deref()), (&shown, Some("thumbprint")));
+    assert_eq!(redelivery(&issued, &fixture.evidence, 25).expect("again").confirmation, shown);
+    for other in [None, Some("another".to_owned())] {
+        issued.status.bound_to = other;
+        assert!(redelivery(&issued, &fixture.evidence, 25).is_none(), "it is attested");
+    }
 }
 
 #[test]
@@ -484,6 +505,7 @@ fn a19_a_status_that_the_operator_did_not_write_is_not_honoured() {
     issue(&|status| status.token_expires_at = Some(super::status::time(2_000_000_000)));
     issue(&|status| status.issued_at = Some(super::status::time(21)));
     issue(&|status| status.key_id = Some("another".to_owned()));
+    issue(&|status| status.bound_to = Some("another".to_owned()));
     let mut skipped = fixture.approved();
     skipped.status = JitRequestStatus {
         phase: Some(Phase::Issued),

@@ -6,6 +6,7 @@ use crate::agent::Granted;
 use crate::chain::MayAct;
 use crate::crd::OperationSpec;
 use crate::decision::{Approval, OperationGrant, Permit};
+use crate::dpop::{self, Confirmation};
 use crate::grammar::{CapabilityName, ResourcePattern};
 use crate::identity::jws::Unverified;
 use crate::operation::Operation;
@@ -45,6 +46,9 @@ pub struct AccessClaims {
     /// Resource limits of the capabilities in `scope` that have them, or the one operation for which the token is good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub authorization_details: Vec<AuthorizationDetails>,
+    /// To which key the token is bound (RFC 7800 section 3.1, RFC 9449 section 6.1). Absent: it is a bearer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cnf: Option<Confirmation>,
     /// UID of the registration of the agent that acts.
     pub agent_uid: String,
     /// For each agent of the chain, first the one that began: its registration, its revocation epoch, and how it proved itself.
@@ -118,12 +122,19 @@ impl AccessClaims {
             jti,
             scope: permit.scope(),
             authorization_details,
+            cnf: permit.confirmation().cloned(),
             agent_uid: acting.map(|link| link.uid.clone()).unwrap_or_default(),
             links: lineage::links(chain),
             user: lineage::user(chain),
             txn: chain.txn().to_owned(),
             ancestors: chain.ancestors().to_vec(),
         }
+    }
+
+    /// The type of the token, as replies say it (RFC 6749 section 7.1, RFC 9449 section 5).
+    #[must_use]
+    pub const fn token_type(&self) -> &'static str {
+        if self.cnf.is_some() { dpop::TOKEN_TYPE } else { "Bearer" }
     }
 
     /// The capabilities in `scope` with their limits; `None` if one of them is not what we would have written.

@@ -39,6 +39,7 @@ fn everything() -> Value {
         "admission": {"mutating": true},
         "audit": {"archive": {"retention": "90d", "existingClaim": "archive"}},
         "injection": {"enabled": true, "certificateAuthority": "-----BEGIN CERTIFICATE-----", "excludedNamespaces": ["vault"]},
+        "dpop": {"requireNonce": true},
         "tracing": {"endpoint": "http://otel-collector.monitoring.svc:4318"},
         "networkPolicy": {
             "enabled": true,

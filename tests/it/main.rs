@@ -63,6 +63,8 @@ mod chromium_sign_in;
 mod clients;
 mod connections;
 mod delegation;
+mod dpop;
+mod dpop_flows;
 mod enforcement;
 mod faults;
 mod federation_examples;
