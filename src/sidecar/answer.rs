@@ -1,5 +1,6 @@
 //! What the token service says, read with suspicion, and what is said to the agent.
 
+use crate::dpop;
 use crate::http::error::Refusal;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Request, StatusCode, header};
@@ -21,6 +22,8 @@ pub(super) struct Answer {
     /// By which the audit record is found.
     pub(super) request_id: Option<HeaderValue>,
     pub(super) retry_after: Option<HeaderValue>,
+    /// With which nonce the next proof is wanted (RFC 9449 section 8).
+    pub(super) nonce: Option<String>,
 }
 
 impl Answer {
@@ -116,8 +119,9 @@ impl AccessToken {
         if token.is_empty() || token.len() > ACCESS_TOKEN_MAX || !token.bytes().all(|b| b.is_ascii_graphic()) {
             return Err("the answer of the token service has no access_token");
         }
-        if !members.get("token_type").and_then(Value::as_str).is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")) {
-            return Err("the token_type in the answer of the token service is not Bearer");
+        let usable = |kind: &str| kind.eq_ignore_ascii_case("bearer") || kind.eq_ignore_ascii_case(dpop::TOKEN_TYPE);
+        if !members.get("token_type").and_then(Value::as_str).is_some_and(usable) {
+            return Err("the token_type in the answer of the token service is neither Bearer nor DPoP");
         }
         let life = members.get("expires_in").and_then(Value::as_u64).filter(|life| (1..=LIFE_MAX).contains(life));
         let life = life.map(Duration::from_secs).ok_or("the answer of the token service has no usable expires_in")?;
@@ -177,6 +181,11 @@ pub(super) fn refuse(refusal: Refusal) -> Response {
 
 pub(super) fn reply(status: StatusCode, value: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], Body::from(value.to_string())).into_response()
+}
+
+/// A text alone, for a shell.
+pub(super) fn text(text: &str) -> Response {
+    (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain")], text.to_owned()).into_response()
 }
 
 pub(super) async fn wrong_method() -> Response {

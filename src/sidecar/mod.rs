@@ -10,6 +10,8 @@ mod held;
 mod jit;
 mod pace;
 mod pass;
+mod possession;
+mod proof;
 mod ready;
 mod token;
 mod tokens;
@@ -94,6 +96,7 @@ pub async fn serve(args: SidecarArgs, stopped: watch::Receiver<bool>) -> Result<
 fn router(sidecar: Arc<Sidecar>) -> Router {
     Router::new()
         .route("/token", get(token::obtain).post(token::exchange))
+        .route("/proof", post(proof::prove))
         .route("/jit", post(jit::file))
         .route("/jit/complete", post(jit::complete))
         .route("/jit/{auth_req_id}", get(jit::look))

@@ -1,14 +1,14 @@
 //! `GET /token`: a token for the agent itself. `POST /token`: one for whoever called it, or for a user (RFC 8693).
 
 use super::Sidecar;
-use super::answer::{overloaded, refuse};
+use super::answer::{overloaded, refuse, text};
 use super::tokens::{Subject, Target, Wanted};
 use crate::http::error::Refusal;
 use crate::http::form::Form;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::{HeaderMap, HeaderValue, Request, header};
+use axum::response::Response;
 use std::sync::Arc;
 
 /// Longest audience and scope, in bytes.
@@ -56,7 +56,11 @@ pub(super) async fn exchange(State(sidecar): State<Arc<Sidecar>>, request: Reque
 async fn grant(sidecar: &Sidecar, wanted: Wanted, headers: &HeaderMap) -> Response {
     let Ok(_slot) = sidecar.in_flight.try_acquire() else { return overloaded() };
     match sidecar.tokens.get(wanted, demands_new(headers)).await {
-        Ok((token, left)) if wants_text(headers) => text(token.text(), left.as_secs()),
+        Ok((token, left)) if wants_text(headers) => {
+            let mut response = text(token.text());
+            response.headers_mut().insert("x-expires-in", HeaderValue::from(left.as_secs()));
+            response
+        }
         Ok((token, left)) => token.response(left),
         Err(why) => why.response(),
     }
@@ -88,15 +92,7 @@ fn demands_new(headers: &HeaderMap) -> bool {
     values.flat_map(|value| value.split(',')).any(|directive| directive.trim().eq_ignore_ascii_case("no-cache"))
 }
 
-/// Whether the agent wants the token alone, for a shell.
-fn wants_text(headers: &HeaderMap) -> bool {
+/// Whether the agent wants the token, or the proof, alone, for a shell.
+pub(super) fn wants_text(headers: &HeaderMap) -> bool {
     headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/plain")
-}
-
-fn text(token: &str, left: u64) -> Response {
-    let mut response = (StatusCode::OK, token.to_owned()).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    headers.insert("x-expires-in", HeaderValue::from(left));
-    response
 }

@@ -2,6 +2,9 @@
 //! kubelet replaces it, and over connections on which only the given certificate authority is trusted.
 
 use super::answer::Answer;
+use super::possession::Possession;
+use super::whoami::issuer;
+use crate::dpop;
 use crate::json;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// `client_assertion_type` (RFC 7523 section 2.2).
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// Where tokens come from.
+const TOKEN: &str = "/oauth2/token";
 /// How long connecting may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// How long one answer may take. The token service itself gives up after 10 s.
@@ -43,6 +48,8 @@ pub struct Upstream {
     url: String,
     token_file: PathBuf,
     authority: Authority,
+    /// The key that tokens are bound to, if they are.
+    pub(super) possession: Possession,
     /// The client, and the authorities that it trusts.
     client: Mutex<Option<(String, Client)>>,
 }
@@ -101,7 +108,7 @@ impl Upstream {
     /// The token service at `url`, an https URL without a slash at its end.
     #[must_use]
     pub fn new(url: String, token_file: PathBuf, authority: Authority) -> Self {
-        Self { url, token_file, authority, client: Mutex::new(None) }
+        Self { url, token_file, authority, possession: Possession::default(), client: Mutex::new(None) }
     }
 
     /// The agent's credential, as it is now.
@@ -116,10 +123,29 @@ impl Upstream {
         Ok(token.to_owned())
     }
 
-    /// Asks once.
+    /// Asks once, and again with what a request for a token turned out to lack: a proof, and then the nonce in it.
     pub(super) async fn ask(&self, asked: &Asked) -> Result<Answer, Unanswered> {
+        for _ in 0..2 {
+            let shows = asked.path == TOKEN && self.possession.is_wanted();
+            let answer = self.send(asked, shows).await?;
+            if asked.path != TOKEN || !self.possession.learn(&answer, shows) {
+                return Ok(answer);
+            }
+        }
+        self.send(asked, true).await
+    }
+
+    /// Sends a request, with a proof if it `shows` one.
+    async fn send(&self, asked: &Asked, shows: bool) -> Result<Answer, Unanswered> {
         let (client, credential) = (self.client().await?, self.credential().await?);
         let mut request = client.post(format!("{}{}", self.url, asked.path)).headers(asked.headers.clone());
+        if shows {
+            // The token service goes by its own name, whatever the address under which it is reached.
+            let issuer = issuer(&credential).unwrap_or_else(|| self.url.clone());
+            let proof = self.possession.of_request(&format!("{issuer}{}", asked.path));
+            request =
+                request.header(dpop::HEADER, proof.ok_or_else(|| Unanswered::unsent("there are no random bytes for a proof"))?);
+        }
         request = match &asked.body {
             Body::Form(parameters) => {
                 let assertion = [("client_assertion_type", ASSERTION_TYPE), ("client_assertion", &credential)];
@@ -241,7 +267,8 @@ fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Result<Answer, 
     if !status.is_success() && !members.contains_key("error") {
         return Err(Unanswered::senseless(format!("the answer, of status {}, says nothing", status.as_u16())));
     }
-    Ok(Answer { status, members, request_id: header("x-request-id"), retry_after: header("retry-after") })
+    let nonce = header(dpop::NONCE_HEADER).and_then(|nonce| nonce.to_str().map(str::to_owned).ok());
+    Ok(Answer { status, members, request_id: header("x-request-id"), retry_after: header("retry-after"), nonce })
 }
 
 #[cfg(test)]

@@ -35,6 +35,18 @@ impl OwnName {
     }
 }
 
+/// The issuer of the token service, as it calls itself: for whom the credential is, and nobody else.
+pub(super) fn issuer(credential: &str) -> Option<String> {
+    match claims(credential)?.get("aud")? {
+        Value::String(one) => Some(one.clone()),
+        Value::Array(list) => match list.as_slice() {
+            [Value::String(one)] => Some(one.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 fn service_account(credential: &str) -> Option<AgentId> {
     let claims = claims(credential)?;
     let (namespace, name) = claims.get("sub")?.as_str()?.strip_prefix("system:serviceaccount:")?.split_once(':')?;
@@ -56,7 +68,13 @@ mod tests {
 
     #[test]
     fn an_agent_is_who_was_said_else_who_it_was_told_else_its_service_account() {
-        let credential = token(&serde_json::json!({"sub": "system:serviceaccount:research:bot"}));
+        let credential = token(&serde_json::json!({"sub": "system:serviceaccount:research:bot", "aud": ["https://us"]}));
+        assert_eq!(issuer(&credential).as_deref(), Some("https://us"));
+        for unclear in
+            [serde_json::json!({"aud": ["https://us", "https://b"]}), serde_json::json!({"aud": []}), serde_json::json!({})]
+        {
+            assert_eq!(issuer(&token(&unclear)), None);
+        }
         let issued = token(&serde_json::json!({"client_id": "agent:research/other", "sub": "user:alice"}));
         let shown = |name: &OwnName| name.of(&credential).map(|id| id.to_string());
         let name = OwnName::default();

@@ -10,7 +10,7 @@ fn held(asked_at: Instant) -> Held {
 fn refused(status: u16, error: &str) -> NoToken {
     let members = json!({"error": error}).as_object().cloned().unwrap_or_default();
     let status = StatusCode::from_u16(status).expect("a status");
-    NoToken::Refused(Arc::new(Answer { status, members, request_id: None, retry_after: None }))
+    NoToken::Refused(Arc::new(Answer { status, members, request_id: None, retry_after: None, nonce: None }))
 }
 
 fn after(start: Instant, seconds: u64) -> Instant {
