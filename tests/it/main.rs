@@ -63,6 +63,7 @@ mod chromium_sign_in;
 mod clients;
 mod connections;
 mod delegation;
+mod dependencies;
 mod dpop;
 mod dpop_flows;
 mod enforcement;
