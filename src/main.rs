@@ -10,6 +10,7 @@ use countersign::controller::credentials::{self, Mode};
 use countersign::snapshot::Snapshot;
 use countersign::time::Clock;
 use countersign::{admission, cluster, crd, error_chain, operator, sidecar, yaml};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -135,12 +136,20 @@ fn revoke(args: &RevokeArgs) -> Result<String, String> {
 
 fn serve(args: ServeArgs) -> Result<(), String> {
     log_to_stderr(&args.log_level)?;
+    leave_no_core()?;
     runtime()?.block_on(async { operator::serve(args, told_to_stop()?).await.map_err(|e| e.to_string()) })
+}
+
+/// Keys and credentials are in memory, and a process that crashes must not leave them in a file.
+fn leave_no_core() -> Result<(), String> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).map_err(|error| format!("core dumps cannot be switched off: {error}"))
 }
 
 /// One thread is enough for it, and the stacks of more would be most of its memory.
 fn run_sidecar(args: SidecarArgs) -> Result<(), String> {
     log_to_stderr(&args.log_level)?;
+    leave_no_core()?;
     install_provider()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async { sidecar::serve(args, told_to_stop()?).await.map_err(|e| e.to_string()) })

@@ -70,7 +70,7 @@ impl People {
         agent["metadata"]["annotations"][CHANGED_BY].as_str().map(str::to_owned)
     }
 
-    fn settled(&self, condition: &str) {
+    pub fn settled(&self, condition: &str) {
         self.world.kubectl().wait_for(&self.namespace, "agent/bot", condition, PATIENCE).expect(condition);
     }
 }

@@ -90,6 +90,7 @@ mod jit_schema;
 mod key_rotation;
 mod keygen;
 mod kubectl_as_agent;
+mod kubernetes_attacks;
 mod ledger;
 mod ledger_faults;
 mod ledger_store;
