@@ -2,7 +2,8 @@
 
 use crate::expression::{Expression, Outcome};
 use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 /// What a condition may ask about.
 const VARIABLES: &[&str] = &["agent", "subject", "chain", "action", "resource", "context"];
@@ -10,6 +11,9 @@ const VARIABLES: &[&str] = &["agent", "subject", "chain", "action", "resource", 
 const COST_MAX: u64 = 50_000;
 /// Each so many bytes of what is known make every step as dear as two: steps copy texts.
 const BYTES_OF_STEP: u64 = 1024;
+
+/// At how many texts those are looked for that nobody uses any more.
+const KNOWN_MIN: usize = 1024;
 
 /// The condition of one capability of one agent, compiled when the Agent is read.
 #[derive(Debug, Clone)]
@@ -58,6 +62,11 @@ impl Condition {
     /// Reads a condition. What is wrong with it is kept: it is never met then.
     #[must_use]
     pub fn parse(text: &str) -> Self {
+        // Agents are made from templates and read again and again: most conditions are in somebody's hands already. To compile one takes a
+        // thread and a tenth of a millisecond, and what comes out a few kilobytes.
+        if let Some((text, compiled)) = Known::lock().find(text) {
+            return Self { text, compiled: Ok(compiled) };
+        }
         let compiled = Expression::compile(text, VARIABLES).and_then(|expression| match expression.calls("matches") {
             // Their price could not be bounded, and whoever writes one forgets an anchor sooner or later.
             true => {
@@ -66,7 +75,11 @@ impl Condition {
             false if expression.cost(1) > COST_MAX => Err("costs too much".to_owned()),
             false => Ok(Arc::new(expression)),
         });
-        Self { text: text.into(), compiled }
+        let text: Arc<str> = text.into();
+        if let Ok(compiled) = &compiled {
+            Known::lock().remember(&text, compiled);
+        }
+        Self { text, compiled }
     }
 
     /// The expression as it was written.
@@ -98,6 +111,34 @@ impl Condition {
             Ok(_) => Err(Unmet::Undecided("its value is neither true nor false".to_owned())),
             Err(problem) => Err(Unmet::Undecided(problem)),
         }
+    }
+}
+
+/// The conditions that somebody holds, by what they say. It changes no answer: the same text is always compiled into the same.
+#[derive(Default)]
+struct Known {
+    compiled: HashMap<Arc<str>, Weak<Expression>>,
+    /// How many there may be before the unused ones go.
+    most: usize,
+}
+
+impl Known {
+    fn lock() -> std::sync::MutexGuard<'static, Self> {
+        static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+        KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, text: &str) -> Option<(Arc<str>, Arc<Expression>)> {
+        let (text, compiled) = self.compiled.get_key_value(text)?;
+        Some((Arc::clone(text), compiled.upgrade()?))
+    }
+
+    fn remember(&mut self, text: &Arc<str>, compiled: &Arc<Expression>) {
+        if self.compiled.len() >= self.most {
+            self.compiled.retain(|_, compiled| compiled.strong_count() > 0);
+            self.most = self.compiled.len().saturating_mul(2).max(KNOWN_MIN);
+        }
+        self.compiled.insert(Arc::clone(text), Arc::downgrade(compiled));
     }
 }
 
@@ -193,6 +234,27 @@ mod tests {
             assert!(condition.problem().is_some(), "{bad:?} is taken");
             assert!(matches!(condition.check(&Facts::default()), Err(Unmet::Invalid(_))));
         }
+    }
+
+    #[test]
+    fn one_text_is_compiled_once_as_long_as_somebody_holds_it() {
+        let compiled = |condition: &Condition| condition.compiled.as_ref().map(Arc::as_ptr).expect("a condition");
+        let text = |number: usize| format!("context.of_this_test == {number}");
+        let held = Condition::parse(&text(0));
+        assert_eq!(compiled(&held), compiled(&Condition::parse(&text(0))));
+        assert_ne!(compiled(&held), compiled(&Condition::parse(&text(1))));
+        let mut known = Known::default();
+        let Ok(expression) = &held.compiled else { panic!("it is held") };
+        known.remember(&held.text, expression);
+        let dropped = Arc::new(Expression::compile("true", VARIABLES).expect("a condition"));
+        for number in 1..KNOWN_MIN {
+            known.remember(&text(number).into(), &dropped);
+        }
+        assert!(known.find(&text(1)).is_some());
+        drop(dropped);
+        known.remember(&held.text, expression);
+        assert_eq!(known.compiled.len(), 1, "what nobody holds is forgotten");
+        assert!(known.find(&text(0)).is_some());
     }
 
     #[test]
