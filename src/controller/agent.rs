@@ -19,6 +19,8 @@ use crate::revocation::{carry_out, prune};
 use crate::snapshot::Snapshot;
 use crate::snapshot::watches::AgentEvent;
 use crate::time::Clock;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use identity::Resolved;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
@@ -30,6 +32,8 @@ use tokio::time::Instant;
 
 /// How many conditions that cannot be used are named.
 const CONDITIONS_SHOWN: usize = 5;
+/// How many Agents are worked on at once. Their looks at the admission policies are one look.
+const AT_ONCE: usize = 16;
 
 /// What the controller needs.
 pub struct Controller {
@@ -66,24 +70,43 @@ impl Controller {
     /// Handles `events` for ever.
     pub async fn run(self, mut events: UnboundedReceiver<AgentEvent>) {
         let mut due: Due<AgentId> = Due::default();
+        let mut running = FuturesUnordered::new();
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Some(event) => self.note(event, &mut due).await,
+                    Some(event) => {
+                        // The end of an Agent is recorded after what was found about it while it lived.
+                        while let AgentEvent::Deleted(agent) = &event
+                            && due.is_busy(&agent.id)
+                            && let Some(done) = running.next().await
+                        {
+                            self.ended(done, &mut due);
+                        }
+                        self.note(event, &mut due).await;
+                    }
                     None => return,
                 },
-                () = due.wait() => {
-                    let now = Instant::now();
-                    while let Some(id) = due.take(now) {
-                        let outcome = self.reconcile(&id).await;
-                        if let Some(agent) = self.snapshot.agent(&id) {
-                            self.look_again(&self.resolve(&agent), &agent, &mut due);
-                        }
-                        due.ended(id, "an Agent", outcome);
+                Some(done) = running.next() => self.ended(done, &mut due),
+                () = due.wait(), if running.len() < AT_ONCE => {
+                    if let Some(id) = due.take_one(Instant::now()) {
+                        let controller = &self;
+                        running.push(async move {
+                            let outcome = controller.reconcile(&id).await;
+                            (id, outcome)
+                        });
                     }
                 }
             }
         }
+    }
+
+    /// Takes note of how the work on one Agent ended.
+    fn ended(&self, (id, outcome): (AgentId, kube::Result<()>), due: &mut Due<AgentId>) {
+        due.release(&id);
+        if let Some(agent) = self.snapshot.agent(&id) {
+            self.look_again(&self.resolve(&agent), &agent, due);
+        }
+        due.ended(id, "an Agent", outcome);
     }
 
     /// Finds out whose status may have to change.
