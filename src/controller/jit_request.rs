@@ -125,8 +125,11 @@ impl Controller {
                 Vec::new()
             }
             RequestEvent::AgentChanged(id) => {
-                let concerns =
-                    |request: &Arc<Request>| request.agent().is_some_and(|agent| agent == id) || request.descends_from(&id);
+                // Compared without making anything: ten thousand Agents, each with a look at every request, are a part of every start.
+                let concerns = |request: &Arc<Request>| {
+                    let asks = request.spec.agent.name == id.name() && request.id.namespace == id.namespace();
+                    asks || request.descends_from(&id)
+                };
                 self.snapshot.requests().iter().filter(|request| concerns(request)).filter_map(open).collect()
             }
             RequestEvent::CatalogueChanged => self.snapshot.requests().iter().filter_map(open).collect(),
