@@ -143,8 +143,11 @@ impl Feed {
         let times = self.times().inspect_err(|_| self.tell(News::Stale));
         // What was said once remains true: rounding takes nothing back.
         let times = times.map(|times| Times { as_of: times.as_of.max(told.as_of).min(times.now), ..times });
-        if let Ok(times) = &times {
-            told.as_of = times.as_of;
+        match &times {
+            Ok(times) => told.as_of = times.as_of,
+            // While the first lists are read, every Agent is a change that nobody can be told of.
+            Err(_) if self.news.receiver_count() == 0 => return times.map(|times| (told, times)),
+            Err(_) => {}
         }
         if told.changes.has_changed().unwrap_or(false) {
             told.changes.mark_unchanged();
