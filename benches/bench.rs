@@ -1,7 +1,10 @@
 //! `make bench`: how many ServiceAccount tokens the operator exchanges per second, beside a bare stack that does nothing but
 //! the cryptography; how many tokens agents obtain by other credentials, and for whoever called them, and how many tokens are
-//! introspected, beside that ([`credentials`], [`delegation`]); how long after a
-//! person's approval the agent has its token ([`approval`]); how soon people are told ([`notification`]) and see it on a page ([`portal`]); how many authorization checks are answered with ten thousand Agents ([`access`]); and how long a suspended agent goes on, on three replicas ([`revocation`]).
+//! introspected, beside that ([`credentials`], [`delegation`]); how long after a person's approval the agent has its token
+//! ([`approval`]); how soon people are told ([`notification`]) and see it on a page ([`portal`]); how many authorization checks are
+//! answered with ten thousand Agents ([`access`]); and how long a suspended agent goes on, on three
+//! replicas ([`revocation`]).
+//! `BENCH_DEX=path/to/dex` puts Dex beside the exchange ([`dex`]).
 //!
 //! As pods do, they exchange one credential again and again. The operator recognises one that it has verified before; the bare stack
 //! verifies it each time.
@@ -9,7 +12,8 @@
 //! Three processes on one machine: the operator (on a real control plane, with its audit log and its database, which is
 //! SQLite), the bare stack ([`bare`]), and this one, which makes the load ([`load`]). What is compared is measured in turn, round by
 //! round, and the ratio is the median of the ratios of neighbouring rounds, so that a machine whose speed drifts does not shift it.
-//! Each bench prints one line of JSON. `cargo bench --bench bench -- revocation` runs that one alone, and so do `evaluation`, `notification`, `portal` and `verify`.
+//! Each bench prints one line of JSON. `cargo bench --bench bench -- revocation` runs that one alone, and so do `dex`,
+//! `evaluation`, `notification`, `portal` and `verify`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -25,8 +29,10 @@ mod support;
 mod access;
 mod approval;
 mod bare;
+mod cost;
 mod credentials;
 mod delegation;
+mod dex;
 mod fixture;
 mod ledger;
 mod load;
@@ -34,6 +40,7 @@ mod notification;
 mod portal;
 mod revocation;
 
+use dex::Dex;
 use fixture::Fixture;
 use load::{Measured, Target};
 use serde_json::json;
@@ -68,6 +75,11 @@ fn main() {
         println!("{}", runtime().block_on(notification::run()));
         return;
     }
+    if arguments.iter().any(|a| a == "dex") {
+        eprintln!("bench: starting Kubernetes, the operator and Dex");
+        runtime().block_on(beside_dex(&Fixture::start()));
+        return;
+    }
     println!("{}", ledger::run());
     if arguments.iter().any(|a| a == "verify") {
         return;
@@ -97,6 +109,7 @@ fn beside_the_bare_stack() {
             }
         }
     }
+    runtime.block_on(beside_dex(&fixture));
     let (delegation, introspection) = delegation::targets(&fixture);
     for (bench, others) in [
         ("delegation", delegation),
@@ -111,6 +124,18 @@ fn beside_the_bare_stack() {
     println!("{}", runtime.block_on(approval::run(&fixture)));
     // Last: it leaves ten thousand Agents behind.
     println!("{}", access::run(&fixture, &runtime));
+}
+
+/// The same exchange at Dex, if there is one.
+async fn beside_dex(fixture: &Fixture) {
+    let Some(dex) = Dex::start(fixture) else {
+        eprintln!("bench: no Dex beside it; {}=path/to/dex names one", dex::VARIABLE);
+        return;
+    };
+    for connections in [1, 16] {
+        compare("exchange_dex", connections, &fixture.ours.tls, ("dex", &dex.target)).await;
+    }
+    println!("{}", dex.memory(fixture));
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -128,7 +153,10 @@ async fn compare(bench: &str, connections: usize, target: &Target, (name, other)
         mine.push(load::run(target, connections, ROUND).await);
     }
     let middle = |rounds: &[Measured], value: fn(&Measured) -> f64| median(rounds.iter().map(value).collect());
-    let ratios = mine.iter().zip(&theirs).map(|(m, t)| m.per_second / t.per_second).collect();
+    let ratio = |value: fn(&Measured) -> f64| {
+        let ratios = mine.iter().zip(&theirs).map(|(m, t)| value(m) / value(t)).collect();
+        (median(ratios) * 1000.0).round() / 1000.0
+    };
     let other_per_second = middle(&theirs, |m| m.per_second);
     let line = json!({
         "bench": bench,
@@ -138,7 +166,8 @@ async fn compare(bench: &str, connections: usize, target: &Target, (name, other)
         "p99_ms": milliseconds(middle(&mine, |m| m.p99)),
         (format!("{name}_per_second")): other_per_second.round(),
         (format!("{name}_p50_ms")): milliseconds(middle(&theirs, |m| m.p50)),
-        "ratio": (median(ratios) * 1000.0).round() / 1000.0,
+        "ratio": ratio(|m| m.per_second),
+        "p50_ratio": ratio(|m| m.p50),
     });
     println!("{line}");
     other_per_second
@@ -146,7 +175,7 @@ async fn compare(bench: &str, connections: usize, target: &Target, (name, other)
 
 /// Says why the rates are low.
 fn explain(bare_per_second: f64, fixture: &Fixture) {
-    let (verify, sign) = bare::cost_of_cryptography(&fixture.jwks, &fixture.token);
+    let (verify, sign) = bare::cost_of_cryptography(&fixture.jwks, &fixture.tokens[0]);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("unknown");

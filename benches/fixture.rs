@@ -47,8 +47,8 @@ pub struct Fixture {
     pub bare: Server,
     /// The API server's keys for ServiceAccount tokens.
     pub jwks: String,
-    /// One of the ServiceAccount tokens.
-    pub token: String,
+    /// The ServiceAccount tokens.
+    pub tokens: Vec<String>,
 }
 
 impl Fixture {
@@ -81,7 +81,7 @@ impl Fixture {
             ours: server("the operator", tls, plain),
             bare: server("the bare stack", bare_tls, bare_plain),
             jwks,
-            token: tokens.into_iter().next().expect("a token"),
+            tokens,
             operator,
             _bare: bare,
             cluster,
@@ -216,11 +216,7 @@ pub fn exchange_of(fixture: &Fixture, token: &str) -> String {
 fn start_bare(cluster: &Cluster, jwks: &str, issuer: &str, tls: SocketAddr, plain: SocketAddr) -> Guarded {
     let directory = cluster.directory().subdirectory("bare").expect("a directory");
     std::fs::write(directory.join("jwks.json"), jwks).expect("written");
-    for file in ["tls.crt", "tls.key"] {
-        let template = format!("go-template={{{{index .data {file:?} | base64decode}}}}");
-        let secret = ["get", "secret", RELEASE, "--namespace", NAMESPACE, "-o", &template];
-        std::fs::write(directory.join(file), cluster.kubectl().run(&secret).expect("the certificate")).expect("written");
-    }
+    certificate_into(cluster, &directory);
     let directory_text = directory.display().to_string();
     let arguments = [bare::ARGUMENT.to_owned(), directory_text, issuer.to_owned(), tls.to_string(), plain.to_string()];
     let binary = std::env::current_exe().expect("this binary");
@@ -232,8 +228,17 @@ fn start_bare(cluster: &Cluster, jwks: &str, issuer: &str, tls: SocketAddr, plai
     process
 }
 
+/// Writes the operator's certificate and its key, `tls.crt` and `tls.key`, for a server beside it.
+pub fn certificate_into(cluster: &Cluster, directory: &Path) {
+    for file in ["tls.crt", "tls.key"] {
+        let template = format!("go-template={{{{index .data {file:?} | base64decode}}}}");
+        let secret = ["get", "secret", RELEASE, "--namespace", NAMESPACE, "-o", &template];
+        std::fs::write(directory.join(file), cluster.kubectl().run(&secret).expect("the certificate")).expect("written");
+    }
+}
+
 /// A TLS client that trusts the operator's authority.
-fn tls_client(ca_file: &Path) -> Arc<rustls::ClientConfig> {
+pub fn tls_client(ca_file: &Path) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca_file).expect("the CA")).expect("a certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -242,7 +247,7 @@ fn tls_client(ca_file: &Path) -> Arc<rustls::ClientConfig> {
 }
 
 /// Addresses on loopback that were free a moment ago.
-fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
     listeners.map(|listener| listener.local_addr().expect("an address"))
 }

@@ -36,6 +36,8 @@ pub struct Target {
 pub enum Answer {
     /// An access token that no other answer had.
     NewToken,
+    /// An access token.
+    Token,
     /// That the token is alive.
     Active,
     /// That it is allowed, and of several that the first is.
@@ -160,6 +162,7 @@ async fn speak(mut stream: Box<dyn Stream>, queue: &Queue, name: &str, answer: A
         seen.latencies.push(begin.elapsed().as_secs_f64());
         match answer {
             Answer::NewToken => seen.tokens.push(end_of_token(body)),
+            Answer::Token => _ = end_of_token(body),
             Answer::Allowed => {
                 let allowed = body.windows(15).any(|part| part == br#""decision":true"#);
                 assert!(allowed, "{name}: {}", String::from_utf8_lossy(body));
@@ -191,8 +194,12 @@ fn read_head(bytes: &[u8], name: &str) -> Option<(usize, usize)> {
     let start = bytes.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..start]).expect("a head");
     assert!(head.starts_with("HTTP/1.1 200 "), "{name} answers: {}", String::from_utf8_lossy(bytes));
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
-    Some((start, start + length.parse::<usize>().expect("a number")))
+    let length = |line: &str| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().expect("a number"))
+    };
+    let length = head.lines().find_map(length).expect("a length");
+    Some((start, start + length))
 }
 
 /// The last 16 characters of the access token in `body`.
