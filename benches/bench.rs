@@ -2,7 +2,7 @@
 //! the cryptography; how many tokens agents obtain by other credentials, and for whoever called them, and how many tokens are
 //! introspected, beside that ([`credentials`], [`delegation`]); how long after a person's approval the agent has its token
 //! ([`approval`]); how soon people are told ([`notification`]) and see it on a page ([`portal`]); how many authorization checks are
-//! answered with ten thousand Agents ([`access`]); and how long a suspended agent goes on, on three
+//! answered with ten thousand Agents ([`access`]); what size costs ([`scale`]); and how long a suspended agent goes on, on three
 //! replicas ([`revocation`]).
 //! `BENCH_DEX=path/to/dex` puts Dex beside the exchange ([`dex`]).
 //!
@@ -13,7 +13,7 @@
 //! SQLite), the bare stack ([`bare`]), and this one, which makes the load ([`load`]). What is compared is measured in turn, round by
 //! round, and the ratio is the median of the ratios of neighbouring rounds, so that a machine whose speed drifts does not shift it.
 //! Each bench prints one line of JSON. `cargo bench --bench bench -- revocation` runs that one alone, and so do `dex`,
-//! `evaluation`, `notification`, `portal` and `verify`.
+//! `evaluation`, `notification`, `portal`, `scale` and `verify`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -39,6 +39,7 @@ mod load;
 mod notification;
 mod portal;
 mod revocation;
+mod scale;
 
 use dex::Dex;
 use fixture::Fixture;
@@ -80,6 +81,11 @@ fn main() {
         runtime().block_on(beside_dex(&Fixture::start()));
         return;
     }
+    if arguments.iter().any(|a| a == "scale") {
+        eprintln!("bench: starting Kubernetes, to be filled");
+        scale::run(&runtime());
+        return;
+    }
     println!("{}", ledger::run());
     if arguments.iter().any(|a| a == "verify") {
         return;
@@ -89,6 +95,8 @@ fn main() {
         eprintln!("bench: starting Kubernetes and an operator that tells people");
         println!("{}", runtime().block_on(notification::run()));
         println!("{}", portal::run(&runtime()));
+        eprintln!("bench: starting Kubernetes, to be filled");
+        scale::run(&runtime());
     }
     eprintln!("bench: starting Kubernetes and three replicas of the operator");
     let replicas = revocation::Replicas::start();

@@ -95,12 +95,34 @@ impl Replicas {
 
 /// Measures and returns the line to be printed. An agent that is not stopped ends the benchmark.
 pub async fn run(replicas: &Replicas) -> Value {
-    let api = api(&replicas.cluster).await;
-    let client = client(&replicas.operators[0]);
+    let asked = Asked {
+        cluster: &replicas.cluster,
+        operators: &replicas.operators,
+        credentials: &replicas.credentials,
+        server: &replicas.server,
+    };
+    measure("revocation", &asked, SUSPENSIONS).await
+}
+
+/// Who is asked, and with what.
+pub struct Asked<'a> {
+    /// Where the agents are.
+    pub cluster: &'a Cluster,
+    /// The replicas.
+    pub operators: &'a [Operator],
+    /// The token of a pod of `agent-0`, that of one of `agent-1`, and so on, in [`AGENTS_NAMESPACE`].
+    pub credentials: &'a [String],
+    /// The token of a resource server.
+    pub server: &'a str,
+}
+
+/// The same for so many suspensions.
+pub async fn measure(bench: &str, asked: &Asked<'_>, suspensions: usize) -> Value {
+    let api = api(asked.cluster).await;
+    let client = client(&asked.operators[0]);
     let mut measured = Vec::new();
-    for number in 0..WARM_UP + SUSPENSIONS {
-        let agent = number % replicas.credentials.len();
-        let took = suspend(replicas, &api, &client, agent).await;
+    for number in 0..WARM_UP + suspensions {
+        let took = suspend(asked, &api, &client, number % asked.credentials.len()).await;
         if number >= WARM_UP {
             measured.extend(took);
         }
@@ -116,8 +138,8 @@ pub async fn run(replicas: &Replicas) -> Value {
         eprintln!("bench: agents are stopped later than {BAR} ms; the load of this machine is {}", load.trim_end());
     }
     json!({
-        "bench": "revocation",
-        "replicas": REPLICAS,
+        "bench": bench,
+        "replicas": asked.operators.len(),
         "samples": measured.len(),
         "from": "patch_sent",
         "p50_ms": at(50, sent),
@@ -128,17 +150,17 @@ pub async fn run(replicas: &Replicas) -> Value {
 }
 
 /// One suspension from beginning to end, after which the agent is as it was.
-async fn suspend(replicas: &Replicas, api: &Api<Agent>, client: &Client, agent: usize) -> Vec<Measured> {
-    let (name, credential) = (format!("agent-{agent}"), &replicas.credentials[agent]);
-    let urls: Vec<String> = replicas.operators.iter().map(Operator::url).collect();
+async fn suspend(asked: &Asked<'_>, api: &Api<Agent>, client: &Client, agent: usize) -> Vec<Measured> {
+    let (name, credential) = (format!("agent-{agent}"), &asked.credentials[agent]);
+    let urls: Vec<String> = asked.operators.iter().map(Operator::url).collect();
     let token = served(client, &urls, credential).await;
     for url in &urls {
-        assert!(is_active(client, url, &replicas.server, &token).await, "the token is alive everywhere");
+        assert!(is_active(client, url, asked.server, &token).await, "the token is alive everywhere");
     }
     let mut asking: JoinSet<Instant> = JoinSet::new();
     for url in urls {
         let (client, url, credential) = (client.clone(), url, credential.clone());
-        let (again, server, token) = (url.clone(), replicas.server.clone(), token.clone());
+        let (again, server, token) = (url.clone(), asked.server.to_owned(), token.clone());
         let other = client.clone();
         asking.spawn(async move {
             while exchange(&client, &url, &credential).await.is_some() {

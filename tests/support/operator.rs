@@ -57,6 +57,8 @@ pub struct Operator {
     metrics_address: SocketAddr,
     /// The authority of its serving certificate, in PEM.
     ca_file: PathBuf,
+    /// How long it took to become ready.
+    ready_after: Duration,
 }
 
 impl Operator {
@@ -129,11 +131,13 @@ impl Operator {
         env.push(("RUST_BACKTRACE".to_owned(), "1".to_owned()));
         env.extend(options.env.iter().cloned());
 
+        let begun = Instant::now();
         let process = Guarded::spawn(directory, "operator", binary, &args, &env)?;
         wait_until_answering(&process, metrics_address, enough)?;
+        let ready_after = begun.elapsed();
         let ca_file = write_ca(cluster, directory)?;
         let directory = directory.to_owned();
-        Ok(Self { process, directory, issuer, address, metrics_address, ca_file })
+        Ok(Self { process, directory, issuer, address, metrics_address, ca_file, ready_after })
     }
 
     /// Where it serves: `https://127.0.0.1:<port>`.
@@ -154,6 +158,11 @@ impl Operator {
     /// The URL of its metrics.
     pub fn metrics_url(&self) -> String {
         format!("http://{}/metrics", self.metrics_address)
+    }
+
+    /// How long after its start it said that it was ready.
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
     }
 
     /// GET over plain HTTP from the address of health and metrics: `/readyz`, `/healthz`, `/metrics`.
