@@ -191,12 +191,12 @@ proptest! {
     #[test]
     fn j11_a_proof_of_which_a_character_was_changed_is_none(at in 0usize..10_000, other in "[A-Za-z0-9_.=-]") {
         let proof = good();
-        let at = at % proof.len();
-        prop_assume!(!proof[at..].starts_with(&other));
-        let changed = format!("{}{other}{}", &proof[..at], &proof[at + 1..]);
+        let (before, behind) = proof.split_at(at % proof.len());
+        prop_assume!(!behind.starts_with(&other));
+        let changed = format!("{before}{other}{}", behind.get(1..).expect("ASCII"));
         prop_assert!(Proof::parse(&changed, &HERE).is_err(), "{changed}");
-        prop_assert!(Proof::parse(&proof[..at], &HERE).is_err());
-        let longer = format!("{}{other}{}", &proof[..at], &proof[at..]);
+        prop_assert!(Proof::parse(before, &HERE).is_err());
+        let longer = format!("{before}{other}{behind}");
         prop_assert!(Proof::parse(&longer, &HERE).is_err(), "{longer}");
     }
 

@@ -12,10 +12,10 @@ use axum::response::{IntoResponse, Response};
 pub struct Refusal {
     status: StatusCode,
     error: &'static str,
-    description: String,
+    description: Box<str>,
     outcome: Outcome,
     reason: &'static str,
-    detail: Option<String>,
+    detail: Option<Box<str>>,
     /// Whether the caller used the Authorization header, which RFC 6749 section 5.2 answers with a challenge.
     challenge: bool,
     /// After how many seconds it may be tried again.
@@ -25,7 +25,7 @@ pub struct Refusal {
     allow: Option<&'static str>,
     close: bool,
     /// With which nonce it may be tried again.
-    nonce: Option<String>,
+    nonce: Option<Box<str>>,
 }
 
 impl Refusal {
@@ -34,7 +34,7 @@ impl Refusal {
         Self {
             status: StatusCode::BAD_REQUEST,
             error,
-            description: description.into(),
+            description: description.into().into_boxed_str(),
             outcome: Outcome::Deny,
             reason,
             detail: None,
@@ -62,7 +62,7 @@ impl Refusal {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             outcome: Outcome::Error,
-            detail: Some(detail.into()),
+            detail: Some(detail.into().into_boxed_str()),
             retry_after: Some(1),
             ..Self::new("temporarily_unavailable", reason, "the service cannot decide now; try again shortly")
         }
@@ -101,7 +101,7 @@ impl Refusal {
     /// What only the record says.
     #[must_use]
     pub fn detail(self, detail: impl Into<String>) -> Self {
-        Self { detail: Some(detail.into()), ..self }
+        Self { detail: Some(detail.into().into_boxed_str()), ..self }
     }
 
     /// The caller used the Authorization header.
@@ -119,7 +119,7 @@ impl Refusal {
     /// The proof of possession needs this nonce (RFC 9449 section 8).
     #[must_use]
     pub fn wanting(self, nonce: String) -> Self {
-        Self { nonce: Some(nonce), ..self }
+        Self { nonce: Some(nonce.into_boxed_str()), ..self }
     }
 
     /// The status of the reply.
@@ -144,7 +144,7 @@ impl Refusal {
     pub fn conclude(&self, record: &mut Record) {
         record.conclude(self.outcome, self.reason);
         record.text("error", self.error);
-        record.text("detail", self.detail.as_ref().unwrap_or(&self.description).as_str());
+        record.text("detail", self.detail.as_deref().unwrap_or(&self.description));
     }
 }
 

@@ -65,7 +65,7 @@ enum Answer {
     /// A reply.
     Reply(Response),
     /// A request for approval that is to be looked at, and waited for if nobody has decided.
-    Poll(Poll),
+    Poll(Box<Poll>),
 }
 
 /// The endpoint.
@@ -78,7 +78,7 @@ pub(super) async fn endpoint(State(app): State<Arc<App>>, request: Request<Body>
     .await;
     match answer {
         Ok(Answer::Reply(response)) => finish(&app, record, Ok(response)).await,
-        Ok(Answer::Poll(poll)) => poll::answer(app, poll, record).await,
+        Ok(Answer::Poll(poll)) => poll::answer(app, *poll, record).await,
         Err(refusal) => finish(&app, record, Err(refusal)).await,
     }
 }
@@ -88,7 +88,7 @@ async fn answer(app: &Arc<App>, request: Request<Body>, record: &mut Record) -> 
     let headers = request.headers().clone();
     let form = Form::read(request).await?;
     if form.get("grant_type")? == Some(CIBA) {
-        return poll::begin(app, &headers, &form, record).await.map(Answer::Poll);
+        return poll::begin(app, &headers, &form, record).await.map(Box::new).map(Answer::Poll);
     }
     issue(app, &headers, &form, record).await.map(Answer::Reply)
 }

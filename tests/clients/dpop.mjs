@@ -33,7 +33,7 @@ await main(async () => {
     await client.clientCredentialsGrant(config, { audience }, { DPoP })
 
     // What a resource server makes of it.
-    const options = { signingAlgorithms: ['EdDSA'], requireDPoP: true }
+    const options = { signingAlgorithms: ['EdDSA', 'ES256', alg], requireDPoP: true }
     const requests = []
     const carry = async (with_) => {
       await oauth.protectedResourceRequest(granted.access_token, 'GET', new URL(RESOURCE), undefined, undefined, {
@@ -51,11 +51,14 @@ await main(async () => {
     check(claims.cnf.jkt === thumbprint, `${alg}: the resource server knows the key`)
     const bearer = new Request(RESOURCE, { headers: { authorization: `Bearer ${granted.access_token}` } })
     for (const requireDPoP of [true, false]) {
-      const refused = () => oauth.validateJwtAccessToken(server, bearer, audience, { ...options, requireDPoP })
-      await failure(refused, `${alg}: the token as Bearer token`)
+      const take = () => oauth.validateJwtAccessToken(server, bearer, audience, { ...options, requireDPoP })
+      const refused = await failure(take, `${alg}: the token as Bearer token`)
+      check(/no DPoP HTTP Header/.test(refused.message), `it needs a proof, not ${refused.message}`)
     }
     const stolen = await carry(oauth.DPoP(self, await oauth.generateKeyPair('ES256')))
-    await failure(() => oauth.validateJwtAccessToken(server, stolen, audience, options), `${alg}: the key of a thief`)
+    const take = () => oauth.validateJwtAccessToken(server, stolen, audience, options)
+    const thief = await failure(take, `${alg}: the key of a thief`)
+    check(/confirmation mismatch/.test(thief.message), `it is another key, not ${thief.message}`)
     algorithms.push(alg)
   }
   return { client: 'dpop', algorithms }
