@@ -59,6 +59,7 @@ const NOT_AFTER_PATTERN: &str =
     printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspended"),
     printcolumn(name = "Identity", type_ = "string", json_path = ".status.conditions[?(@.type=='IdentityResolved')].reason", priority = 1),
     printcolumn(name = "Capabilities", type_ = "string", json_path = ".spec.capabilities[*].name", priority = 1),
+    printcolumn(name = "Possession", type_ = "string", json_path = ".spec.tokens.proofOfPossession", priority = 1),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.revocationEpoch", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     selectable = ".spec.owner"
