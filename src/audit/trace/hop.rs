@@ -50,6 +50,9 @@ pub struct Hop {
     /// The key that signed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
+    /// Thumbprint of the key to which it is bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bound_to: Option<String>,
     /// When it ends, in seconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
@@ -125,6 +128,7 @@ impl Hop {
             audience: or_asked("audience", "requested_audience"),
             resource: text("resource"),
             key_id: text("key_id"),
+            bound_to: text("bound_to"),
             expires_at: entry.number("expires_at"),
             client_address: text("client_address"),
             approved_by: text("approved_by"),

@@ -71,6 +71,7 @@ fn show(f: &mut fmt::Formatter<'_>, hop: &Hop, indent: &str) -> fmt::Result {
     let expires = hop.expires_at.and_then(|at| Timestamp::from_second(i64::try_from(at).ok()?).ok());
     let signed = join(vec![
         part("signed with key", &hop.key_id),
+        part("bound to key", &hop.bound_to),
         expires.map(|at| format!("expires {at}")),
         part("client", &hop.client_address),
     ]);

@@ -204,6 +204,7 @@ fn l10_nothing_that_was_recorded_reaches_the_terminal_as_it_was() {
             "audience",
             "resource",
             "key_id",
+            "bound_to",
             "client_address",
             "approved_by",
             "digest",
