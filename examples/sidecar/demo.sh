@@ -83,6 +83,23 @@ check 'yes' answers 200 '.decision == true'
 ask /ask --json '{"question": "Can I read documents?"}'
 check 'yes' answers 200 '.decision == true'
 
+step 'Its tokens become worthless to everybody else'
+alice patch agent assistant --namespace=assistants --type=merge --patch='{"spec":{"tokens":{"proofOfPossession":"DPoP"}}}' | show
+is_bound() {
+	local tries
+	for ((tries = 50; tries > 0; tries--)); do
+		ask /token --header 'Cache-Control: no-cache'
+		if [ "$status" = 200 ] && [ "$(answer .token_type)" = DPoP ]; then return; fi
+		sleep 0.2
+	done
+	return 1
+}
+check 'they are bound to a key, which only the sidecar has' is_bound
+keep_token
+part 1 "$work/access" | jq '{cnf}' | show
+ask /proof --data-urlencode method=GET --data-urlencode url=https://docs.example.com/reports/q3 --data-urlencode "access_token@$work/access"
+check 'and for each request the agent has a proof made, to be sent beside the token' answers 200 .proof
+
 step 'A person approves a mail'
 jq -nc '[{type: "countersign_operation", capability: "mail.send", resource: "mail:alice@example.com"}]' >"$work/details"
 ask /jit --data-urlencode "authorization_details@$work/details" --data-urlencode 'binding_message=The report is ready.'
