@@ -4,7 +4,6 @@
 //! ([`approval`]); how soon people are told ([`notification`]) and see it on a page ([`portal`]); how many authorization checks are
 //! answered with ten thousand Agents ([`access`]); what size costs ([`scale`]); and how long a suspended agent goes on, on three
 //! replicas ([`revocation`]).
-//! `BENCH_DEX=path/to/dex` puts Dex beside the exchange ([`dex`]).
 //!
 //! As pods do, they exchange one credential again and again. The operator recognises one that it has verified before; the bare stack
 //! verifies it each time.
@@ -12,8 +11,8 @@
 //! Three processes on one machine: the operator (on a real control plane, with its audit log and its database, which is
 //! SQLite), the bare stack ([`bare`]), and this one, which makes the load ([`load`]). What is compared is measured in turn, round by
 //! round, and the ratio is the median of the ratios of neighbouring rounds, so that a machine whose speed drifts does not shift it.
-//! Each bench prints one line of JSON. `cargo bench --bench bench -- revocation` runs that one alone, and so do `dex`,
-//! `evaluation`, `notification`, `portal`, `scale` and `verify`.
+//! Each bench prints a line of JSON; at the end is a table of what should be reached ([`report`]). `cargo bench --bench bench -- revocation`
+//! runs that one alone ([`BENCHES`]). `BENCH_DEX=path/to/dex` sets the exchange beside Dex ([`dex`]).
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -38,6 +37,7 @@ mod ledger;
 mod load;
 mod notification;
 mod portal;
+mod report;
 mod revocation;
 mod scale;
 
@@ -63,51 +63,51 @@ fn main() {
         bare::run(&arguments[position + 1..]);
         return;
     }
-    if arguments.iter().any(|a| a == "evaluation") {
-        eprintln!("bench: starting Kubernetes and the operator");
-        println!("{}", access::run(&Fixture::start(), &runtime()));
-        return;
+    let named = arguments.iter().skip(1).find(|argument| !argument.starts_with('-')).map(String::as_str);
+    if !measure(named) {
+        panic!("there is no bench of that name: it is one of {}", BENCHES.map(|(name, _)| name).join(", "));
     }
-    if arguments.iter().any(|a| a == "portal") {
-        println!("{}", portal::run(&runtime()));
-        return;
-    }
-    if arguments.iter().any(|a| a == "notification") {
-        println!("{}", runtime().block_on(notification::run()));
-        return;
-    }
-    if arguments.iter().any(|a| a == "dex") {
-        eprintln!("bench: starting Kubernetes, the operator and Dex");
-        runtime().block_on(beside_dex(&Fixture::start()));
-        return;
-    }
-    if arguments.iter().any(|a| a == "scale") {
-        eprintln!("bench: starting Kubernetes, to be filled");
-        scale::run(&runtime());
-        return;
-    }
-    println!("{}", ledger::run());
-    if arguments.iter().any(|a| a == "verify") {
-        return;
-    }
-    if !arguments.iter().any(|a| a == "revocation") {
-        beside_the_bare_stack();
-        eprintln!("bench: starting Kubernetes and an operator that tells people");
-        println!("{}", runtime().block_on(notification::run()));
-        println!("{}", portal::run(&runtime()));
-        eprintln!("bench: starting Kubernetes, to be filled");
-        scale::run(&runtime());
-    }
-    eprintln!("bench: starting Kubernetes and three replicas of the operator");
-    let replicas = revocation::Replicas::start();
-    println!("{}", runtime().block_on(revocation::run(&replicas)));
+    report::table();
 }
 
-/// What one operator does.
-fn beside_the_bare_stack() {
+/// What can be measured alone, in the order in which all of it is.
+const BENCHES: [(&str, fn()); 9] = [
+    ("verify", || report::line(ledger::run())),
+    ("exchange", beside_the_bare_stack),
+    ("credentials", beside_the_exchange),
+    ("approval", || report::line(runtime().block_on(approval::run(&started())))),
+    ("evaluation", || report::line(access::run(&started(), &runtime()))),
+    ("notification", || {
+        eprintln!("bench: starting Kubernetes and an operator that tells people");
+        report::line(runtime().block_on(notification::run()));
+    }),
+    ("portal", || report::line(portal::run(&runtime()))),
+    ("scale", || {
+        eprintln!("bench: starting Kubernetes, to be filled");
+        scale::run(&runtime());
+    }),
+    ("revocation", || {
+        eprintln!("bench: starting Kubernetes and three replicas of the operator");
+        let replicas = revocation::Replicas::start();
+        report::line(runtime().block_on(revocation::run(&replicas)));
+    }),
+];
+
+/// Measures what is named, or everything. False if there is nothing of that name.
+fn measure(named: Option<&str>) -> bool {
+    let wanted = BENCHES.iter().filter(|(name, _)| named.is_none_or(|wanted| wanted == *name));
+    wanted.map(|(_, run)| run()).count() > 0
+}
+
+/// An operator, and the bare stack.
+fn started() -> Fixture {
     eprintln!("bench: starting Kubernetes, the operator and the bare stack");
-    let fixture = Fixture::start();
-    let runtime = runtime();
+    Fixture::start()
+}
+
+/// The exchange, beside the bare stack and Dex.
+fn beside_the_bare_stack() {
+    let (fixture, runtime) = (started(), runtime());
     let (ours, bare) = (&fixture.ours, &fixture.bare);
     for (bench, ours, bare) in [("exchange", &ours.tls, &bare.tls), ("exchange_plain", &ours.plain, &bare.plain)] {
         for connections in [1, 16] {
@@ -118,6 +118,11 @@ fn beside_the_bare_stack() {
         }
     }
     runtime.block_on(beside_dex(&fixture));
+}
+
+/// Everything else with which tokens are obtained and looked at, beside the exchange.
+fn beside_the_exchange() {
+    let (fixture, runtime) = (started(), runtime());
     let (delegation, introspection) = delegation::targets(&fixture);
     for (bench, others) in [
         ("delegation", delegation),
@@ -126,12 +131,9 @@ fn beside_the_bare_stack() {
         ("federated", credentials::federated(&fixture)),
     ] {
         for connections in [1, 16] {
-            runtime.block_on(compare(bench, connections, &others, ("exchange", &ours.tls)));
+            runtime.block_on(compare(bench, connections, &others, ("exchange", &fixture.ours.tls)));
         }
     }
-    println!("{}", runtime.block_on(approval::run(&fixture)));
-    // Last: it leaves ten thousand Agents behind.
-    println!("{}", access::run(&fixture, &runtime));
 }
 
 /// The same exchange at Dex, if there is one.
@@ -143,7 +145,7 @@ async fn beside_dex(fixture: &Fixture) {
     for connections in [1, 16] {
         compare("exchange_dex", connections, &fixture.ours.tls, ("dex", &dex.target)).await;
     }
-    println!("{}", dex.memory(fixture));
+    report::line(dex.memory(fixture));
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -177,7 +179,7 @@ async fn compare(bench: &str, connections: usize, target: &Target, (name, other)
         "ratio": ratio(|m| m.per_second),
         "p50_ratio": ratio(|m| m.p50),
     });
-    println!("{line}");
+    report::line(line);
     other_per_second
 }
 

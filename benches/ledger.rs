@@ -4,7 +4,7 @@
 use countersign::audit::ledger::log::Log;
 use countersign::audit::ledger::note::CheckpointKey;
 use countersign::audit::ledger::verify::{Row, Segment, Verdict, Verification};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Instant;
 
 /// How many records, how many in one append, and how often there is a checkpoint.
@@ -13,7 +13,7 @@ const TOGETHER: usize = 16;
 const CHECKPOINT: usize = 1000;
 
 /// Verifies once, and says how fast that was.
-pub fn run() -> String {
+pub fn run() -> Value {
     let key = CheckpointKey::from_pem("id.example", &CheckpointKey::generate_pem().expect("a key")).expect("a key");
     let id = countersign::audit::ledger::LogId::random().expect("random bytes");
     let members = json!({
@@ -58,5 +58,4 @@ pub fn run() -> String {
         "checkpoints": notes.len(),
         "records_per_second": (report.records() as f64 / seconds).round(),
     })
-    .to_string()
 }

@@ -11,6 +11,7 @@ mod population;
 use crate::cost::{cpu_seconds, memory};
 use crate::fixture::{AGENTS_NAMESPACE, agents, capabilities, exchanges, resource_server, tls_client, wait_until};
 use crate::load::{self, Answer, Measured, Target};
+use crate::report;
 use crate::revocation::{self, Asked};
 use crate::support::cluster::{Cluster, ClusterOptions};
 use crate::support::install::install_chart;
@@ -22,10 +23,6 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How soon the operator should be ready, whatever there is.
-const READY_BAR: Duration = Duration::from_secs(2);
-/// How much memory it should take at most, in MiB.
-const MEMORY_BAR: f64 = 64.0;
 /// How long after the start it is left alone until it is at rest.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long it is watched at rest.
@@ -57,7 +54,7 @@ pub fn run(runtime: &tokio::runtime::Runtime) {
         scale.line();
     }
     let rate = runtime.block_on(scale.population.deploy(pods));
-    println!("{}", json!({"bench": "scale_pods", "pods": pods, "created_per_second": rate}));
+    report::line(json!({"bench": "scale_pods", "pods": pods, "created_per_second": rate}));
     scale.line();
     scale.ask(requests);
     scale.line();
@@ -112,7 +109,7 @@ impl<'r> Scale<'r> {
             "cpu_ms_each": milliseconds(each(cpu_seconds(pid) - spent)),
             "peak_mib": memory(pid).peak,
         });
-        println!("{line}");
+        report::line(line);
         runtime.block_on(population.deploy(LOADED.min(agents)));
     }
 
@@ -155,10 +152,7 @@ impl<'r> Scale<'r> {
             "per_second": many.per_second.round(),
             "p99_ms": milliseconds(many.p99),
         });
-        println!("{line}");
-        if ready > READY_BAR.as_secs_f64() || loaded.peak > MEMORY_BAR {
-            eprintln!("bench: the bars are ready after {READY_BAR:?}, and {MEMORY_BAR} MiB");
-        }
+        report::line(line);
     }
 
     /// Exchanges over so many connections: the middle of some rounds.
@@ -180,7 +174,7 @@ impl<'r> Scale<'r> {
             (0..agents).map(|agent| (agent, self.population.token(agent, agent, &self.issuer))).collect();
         let operator = self.operator.as_ref().expect("it runs");
         let rate = self.runtime.block_on(self.population.ask(operator, &credentials, requests));
-        println!("{}", json!({"bench": "scale_requests", "requests": requests, "filed_per_second": rate}));
+        report::line(json!({"bench": "scale_requests", "requests": requests, "filed_per_second": rate}));
     }
 
     /// Suspends agents with all that in the view.
@@ -194,7 +188,7 @@ impl<'r> Scale<'r> {
         let asked = Asked { cluster: &self.cluster, operators: &operators, credentials: &credentials, server: &server };
         let mut line: Value = self.runtime.block_on(revocation::measure("scale_revocation", &asked, SUSPENSIONS));
         line["agents"] = self.population.agents.into();
-        println!("{line}");
+        report::line(line);
     }
 }
 
