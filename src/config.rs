@@ -1,8 +1,14 @@
 //! The command line, parsed into types. What is accepted here works; what does not is refused with the reason.
 
+mod limits;
 mod portal;
+mod telemetry;
+mod value;
 
+pub use limits::RateArgs;
 pub use portal::PortalArgs;
+pub use telemetry::TraceArgs;
+pub(crate) use value::{bounded, issuer, loopback, namespace, object_name};
 
 use crate::cli::assertion::AssertArgs;
 use crate::cli::audit::AuditArgs;
@@ -12,7 +18,6 @@ use crate::cli::reach::ReachArgs;
 use crate::cli::revoke::RevokeArgs;
 use crate::cli::self_test::SelfTestArgs;
 use crate::cli::sidecar::{ReadyArgs, SidecarArgs, SnippetArgs};
-use crate::grammar::{is_dns_label, is_dns_subdomain};
 use crate::identity::CredentialPolicy;
 use crate::store::DatabaseUrl;
 use crate::token::rotation::{InvalidPolicy, RotationPolicy};
@@ -22,6 +27,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use value::{key_time, retention, seconds};
 
 /// An identity for every AI agent, exactly the capabilities it was granted, and a record of what was decided.
 #[derive(Debug, Parser)]
@@ -190,16 +196,9 @@ pub struct ServeArgs {
     /// second. Those beyond share one that says how many there were.
     #[arg(long, env = "COUNTERSIGN_AUDIT_REFUSALS_PER_SECOND", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub audit_refusals_per_second: u32,
-    /// How many requests an agent may make in a second, and twice as many at once; beyond it gets 429. 0 is without limit.
-    #[arg(long, env = "COUNTERSIGN_AGENT_REQUESTS_PER_SECOND", default_value_t = 500)]
-    pub agent_requests_per_second: u32,
-    /// The same of a caller that is no agent: a resource server, which asks about each request that it gets itself.
-    #[arg(long, env = "COUNTERSIGN_RESOURCE_SERVER_REQUESTS_PER_SECOND", default_value_t = 5000)]
-    pub resource_server_requests_per_second: u32,
-    /// How many requests of callers who proved no identity may be refused in a second from one address, and twice as many at once. Beyond,
-    /// nothing that comes from there is read: it gets 429. 0 is without limit.
-    #[arg(long, env = "COUNTERSIGN_SOURCE_REFUSALS_PER_SECOND", default_value_t = 100)]
-    pub source_refusals_per_second: u32,
+    /// How much one caller may ask.
+    #[command(flatten)]
+    pub rates: RateArgs,
     /// The directory to which logs of the ledger are moved that are older than --audit-retention. Without it nothing is ever removed.
     #[arg(long, env = "COUNTERSIGN_AUDIT_ARCHIVE_DIR", requires = "audit_retention")]
     pub audit_archive_dir: Option<PathBuf>,
@@ -222,12 +221,9 @@ pub struct ServeArgs {
     /// take a moment to hear of that, and until then send requests here. 5 in a cluster.
     #[arg(long, env = "COUNTERSIGN_SHUTDOWN_DELAY", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60))]
     pub shutdown_delay: u64,
-    /// Where spans are sent by OTLP over HTTP, such as http://otel-collector.monitoring.svc:4318 (docs/observability.md). None without it.
-    #[arg(long, env = "COUNTERSIGN_OTLP_ENDPOINT", value_name = "URL", value_parser = collector)]
-    pub otlp_endpoint: Option<String>,
-    /// Which part of the requests of callers who do not trace themselves has a span, from 0 to 1.
-    #[arg(long, env = "COUNTERSIGN_TRACE_SAMPLE_RATIO", default_value = "0.1", value_parser = ratio)]
-    pub trace_sample_ratio: f64,
+    /// Where spans go.
+    #[command(flatten)]
+    pub traces: TraceArgs,
     /// What is logged to standard error, as in RUST_LOG.
     #[arg(long, env = "COUNTERSIGN_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
@@ -324,132 +320,9 @@ impl ServeArgs {
     }
 }
 
-/// Parses an issuer URL: ours, or that of the service to which an assertion goes.
-pub(crate) fn issuer(text: &str) -> Result<String, String> {
-    let rule = "must be an https URL without user, query, fragment and without a slash at the end, for example https://countersign.agents.svc";
-    let uri: axum::http::Uri = text.parse().map_err(|e| format!("{rule} ({e})"))?;
-    let plain = uri.scheme_str() == Some("https")
-        && uri.host().is_some_and(|host| !host.is_empty() && host == host.to_ascii_lowercase())
-        && text.starts_with("https://")
-        && !text.ends_with('/')
-        && !text.contains(['?', '#', '@', '\\', ' ']);
-    if plain { Ok(text.to_owned()) } else { Err(rule.to_owned()) }
-}
-
-/// Parses the issuer URL of somebody else, which may end with a slash: it is compared as it is.
-fn issuer_of_others(text: &str) -> Result<String, String> {
-    issuer(text.strip_suffix('/').unwrap_or(text)).map(|_| text.to_owned())
-}
-
-/// Parses the name of a namespace.
-pub(crate) fn namespace(text: &str) -> Result<String, String> {
-    if is_dns_label(text) { Ok(text.to_owned()) } else { Err("must be the name of a namespace (RFC 1123 label)".to_owned()) }
-}
-
-/// Parses the name of an object.
-pub(crate) fn object_name(text: &str) -> Result<String, String> {
-    if is_dns_subdomain(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("must be the name of an object (RFC 1123 subdomain)".to_owned())
-    }
-}
-
-/// Parses an address on which tokens may be served in the clear.
-pub(crate) fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| "must be <ip>:<port>".to_owned())?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err("must be a loopback address: tokens never travel in the clear".to_owned())
-    }
-}
-
-fn collector(text: &str) -> Result<String, String> {
-    let rule = "must be an http or https URL without user, query and fragment, for example http://otel-collector:4318";
-    let uri: axum::http::Uri = text.parse().map_err(|e| format!("{rule} ({e})"))?;
-    let plain = matches!(uri.scheme_str(), Some("http" | "https")) && !text.contains(['?', '#', '@', '\\', ' ']);
-    if plain { Ok(text.to_owned()) } else { Err(rule.to_owned()) }
-}
-
-fn ratio(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
-        _ => Err("must be a number from 0 to 1, such as 0.1".to_owned()),
-    }
-}
-
-fn seconds(text: &str) -> Result<u64, String> {
-    match duration(text) {
-        Some(seconds @ 60..=86_400) => Ok(seconds),
-        _ => Err("must be a duration from 60s to 24h, such as 3600s, 60m or 1h".to_owned()),
-    }
-}
-
-fn key_time(text: &str) -> Result<u64, String> {
-    match duration(text) {
-        Some(seconds @ 1..=31_536_000) => Ok(seconds),
-        _ => Err("must be a duration from 1s to 8760h, such as 90s, 60m or 720h".to_owned()),
-    }
-}
-
-fn retention(text: &str) -> Result<u64, String> {
-    match duration(text) {
-        Some(seconds @ 1..=315_360_000) => Ok(seconds),
-        _ => Err("must be a duration from 1s to 3650d, such as 720h or 90d".to_owned()),
-    }
-}
-
-/// A duration within these bounds, in seconds.
-pub(crate) fn bounded(text: &str, bounds: std::ops::RangeInclusive<u64>) -> Option<u64> {
-    duration(text).filter(|seconds| bounds.contains(seconds))
-}
-
-/// A whole number of seconds, minutes, hours or days, in seconds.
-fn duration(text: &str) -> Option<u64> {
-    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
-    units.iter().find_map(|(unit, factor)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*factor))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn f10_an_issuer_is_one_exact_https_url() {
-        for good in
-            ["https://countersign.agents.svc", "https://127.0.0.1:8443", "https://id.example/tenant", "https://[::1]:8443"]
-        {
-            assert!(issuer(good).is_ok(), "{good} was refused");
-        }
-        for bad in
-            ["", "http://a", "HTTPS://a", "https://a/", "https://A", "https://u@a", "https://a?b", "https://a#b", "a", "https://"]
-        {
-            assert!(issuer(bad).is_err(), "{bad} was accepted");
-        }
-    }
-
-    #[test]
-    fn plain_http_is_for_loopback_only() {
-        assert!(loopback("127.0.0.1:80").is_ok() && loopback("[::1]:80").is_ok());
-        assert!(loopback("0.0.0.0:80").is_err() && loopback("10.0.0.1:80").is_err());
-    }
-
-    #[test]
-    fn a_duration_has_a_unit_and_bounds() {
-        assert_eq!(seconds("1h"), Ok(3600));
-        for bad in ["3600", "-1s", "0s", "25h", "9999999999999999999h", "2d", "1w", ""] {
-            assert!(seconds(bad).is_err(), "{bad} was accepted");
-        }
-        assert_eq!((key_time("720h"), key_time("2s")), (Ok(2_592_000), Ok(2)));
-        assert_eq!((retention("90d"), retention("1s")), (Ok(7_776_000), Ok(1)));
-        for bad in ["0s", "0d", "3651d", "90"] {
-            assert!(retention(bad).is_err(), "{bad} was accepted");
-        }
-        for bad in ["0s", "8761h", "366d", "720"] {
-            assert!(key_time(bad).is_err(), "{bad} was accepted");
-        }
-    }
 
     fn serve(database: &[&str]) -> Result<DatabaseArgs, String> {
         let required = ["countersign", "serve", "--issuer=https://a", "--namespace=a"];

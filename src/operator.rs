@@ -13,7 +13,7 @@ use crate::controller::{agent, capability, jit_request, lease, ledger, trusted_i
 use crate::crd::User;
 use crate::dpop::Nonces;
 use crate::http::server::{self, Shutdown};
-use crate::http::{App, Authority, Feed, IN_FLIGHT_MAX, Portal, READERS_MAX, RateLimits, Rates, probes, router};
+use crate::http::{App, Authority, Feed, IN_FLIGHT_MAX, Portal, READERS_MAX, RateLimits, probes, router};
 use crate::identity::{ApiServerKeys, Federation, Recognised, Validation, Verifier};
 use crate::metrics::Metrics;
 use crate::snapshot::{Snapshot, Source, watches};
@@ -95,8 +95,11 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     let copy = audit_target(&args.audit_log).map_err(ServeError::AuditLog)?;
     let metrics = Arc::new(Metrics::default());
     let holder = std::env::var("POD_NAME").unwrap_or_else(|_| format!("countersign-{}", std::process::id()));
-    let traces =
-        args.otlp_endpoint.as_ref().map(|endpoint| Traces::start(endpoint, args.trace_sample_ratio, &holder).map(Arc::new));
+    let traces = args
+        .traces
+        .otlp_endpoint
+        .as_ref()
+        .map(|endpoint| Traces::start(endpoint, args.traces.trace_sample_ratio, &holder).map(Arc::new));
     let traces = traces.transpose().map_err(|e| ServeError::Traces(crate::error_chain(&e)))?;
     let Some(store) = open_store(&args, shutdown.clone()).await? else { return Ok(()) };
     let sources: &[Source] = match args.service_account_validation {
@@ -283,12 +286,7 @@ pub async fn serve(args: ServeArgs, shutdown: watch::Receiver<bool>) -> Result<(
     let (sealing, closing) = (recorder.clone(), store.clone());
     let feed = Feed::new(args.issuer.clone(), Arc::clone(&snapshot), Arc::clone(&keys), args.staleness_bound, clock);
     parts.spawn(named("the revocation feed", Arc::clone(&feed).run()));
-    let rates = Rates {
-        agent: args.agent_requests_per_second,
-        resource_server: args.resource_server_requests_per_second,
-        source: args.source_refusals_per_second,
-    };
-    let limits = Arc::new(RateLimits::new(rates, Arc::clone(&metrics)));
+    let limits = Arc::new(RateLimits::new(args.rates.rates(), Arc::clone(&metrics)));
     parts.spawn(named("the memory of limits", Arc::clone(&limits).forget()));
     let app = Arc::new(App {
         issuer: args.issuer.clone(),

@@ -23,7 +23,7 @@ pub struct PortalArgs {
     #[arg(long, env = "COUNTERSIGN_PORTAL_URL", value_parser = url)]
     pub portal_url: Option<String>,
     /// The OpenID Provider at which people sign in: one whose ID tokens the API server accepts. Without it people sign in with a token.
-    #[arg(long, env = "COUNTERSIGN_PORTAL_OIDC_ISSUER", value_name = "URL", value_parser = super::issuer_of_others, requires = "portal_oidc_client_id")]
+    #[arg(long, env = "COUNTERSIGN_PORTAL_OIDC_ISSUER", value_name = "URL", value_parser = super::value::issuer_of_others, requires = "portal_oidc_client_id")]
     pub portal_oidc_issuer: Option<String>,
     /// The portal's client identifier there, which is the audience of the ID tokens.
     #[arg(long, env = "COUNTERSIGN_PORTAL_OIDC_CLIENT_ID", value_name = "ID", requires = "portal_oidc_issuer")]
