@@ -174,6 +174,7 @@ fn whoever_could_make_an_agents_rights_his_own_needs_grant_on_all_of_them() {
             forbidden(people.patch("bob", &weaker), "may not grant capability \"a.read\"");
         }
         people.patch("alice", &proof(json!("None"))).expect("alice may");
+        people.patch("bob", &proof(json!("DPoP"))).expect("and bob may demand it again");
         let signed =
             |algorithm: &str| json!({"tokens": {"audiences": [{"name": "https://a.example", "signingAlgorithm": algorithm}]}});
         people.patch("bob", &signed("EdDSA")).expect("writing out the default changes nothing");
