@@ -28,6 +28,7 @@ PATTERNS = {
 PUBLISHED = (
     b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",  # Standard Webhooks
     b"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",  # RFC 8037, appendix A.1
+    b"2-GxA6T8lP4vfrg8v-FdWP0A0zdrj8igiMLvqRMUvwn",  # RFC 9449, figure 2
 )
 
 

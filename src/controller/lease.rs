@@ -85,7 +85,10 @@ impl Heart {
         let (mut ticks, mut count) = (tokio::time::interval(BEAT), 0_u64);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.snapshot.freshness.confirmation_wanted() => {}
+            }
             match self.write(&api, &mut fence, &mut timeline, known.take()).await {
                 Ok(Beat::Written(lease)) => {
                     if count.is_multiple_of(NOTE_EVERY) {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// Something that must have been heard of lately for the view to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +83,10 @@ pub struct Freshness {
     /// By how many seconds our wall clock is ahead of the API server's, at least; negative if behind.
     skew: AtomicI64,
     barred: ArcSwapOption<String>,
-    /// When a source was last read anew as a whole, in milliseconds since `start`; 0 if never.
+    /// When it was last begun to read a source anew, in milliseconds since `start`; 0 if never.
     listed_again: AtomicU64,
+    /// Woken then.
+    unconfirmed: Notify,
 }
 
 /// How far our wall clock may be off the API server's, in seconds. What expires, expires by the wall clock.
@@ -96,7 +99,7 @@ struct Heard {
     at: AtomicU64,
     /// Whether a complete list has been read. Before that, an open watch proves nothing.
     complete: AtomicBool,
-    /// Whether another is being read.
+    /// Whether another is to be read, and nothing of it was yet.
     listing: AtomicBool,
 }
 
@@ -116,6 +119,7 @@ impl Freshness {
             skew: AtomicI64::new(0),
             barred: ArcSwapOption::empty(),
             listed_again: AtomicU64::new(0),
+            unconfirmed: Notify::new(),
         }
     }
 
@@ -154,23 +158,27 @@ impl Freshness {
         }
     }
 
-    /// Notes that a watch begins to read all of `source`. If that is not the first time, its watch was broken off, and what it reads may be
-    /// of an older copy of the cluster: it counts once the Lease, which shows that, was written after it.
+    /// Notes that a watch is about to read all of `source`.
     pub fn listing(&self, source: Source) {
         for entry in self.heard.iter().filter(|h| h.source == source && h.complete.load(Ordering::Acquire)) {
             entry.listing.store(true, Ordering::Release);
         }
     }
 
-    /// Notes at `now` that a watch has read all of `source`.
-    pub fn listed(&self, source: Source, now: Instant) {
+    /// Notes at `now` that some of a list of `source` was read, before it is taken in. If that is not the first list, the watch was broken
+    /// off, and what is read may be of an older copy of the cluster: it counts once the Lease, which shows that, was written after it.
+    pub fn read_anew(&self, source: Source, now: Instant) {
         for entry in self.heard.iter().filter(|h| h.source == source) {
-            if entry.listing.load(Ordering::Acquire) {
+            if entry.listing.swap(false, Ordering::AcqRel) {
                 self.listed_again.fetch_max(self.since_start(now), Ordering::Release);
+                self.unconfirmed.notify_one();
             }
-            entry.listing.store(false, Ordering::Release);
         }
-        self.complete(source);
+    }
+
+    /// Waits until something was read anew: whoever writes the Lease does it now.
+    pub async fn confirmation_wanted(&self) {
+        self.unconfirmed.notified().await;
     }
 
     /// Milliseconds since `start`. Never 0, which stands for never.
@@ -224,11 +232,8 @@ impl Freshness {
             .collect()
     }
 
-    /// Whether a list is or was read anew and the Lease not written since.
+    /// Whether a list was read anew and the Lease not written since.
     fn is_unconfirmed(&self) -> bool {
-        if self.heard.iter().any(|heard| heard.listing.load(Ordering::Acquire)) {
-            return true;
-        }
         let listed = self.listed_again.load(Ordering::Acquire);
         self.heard.iter().any(|heard| heard.source == Source::Lease && heard.at.load(Ordering::Relaxed) < listed)
     }
@@ -318,18 +323,16 @@ mod tests {
         let at = |seconds| freshness.start + Duration::from_secs(seconds);
         freshness.heard(Source::Agents, at(1));
         freshness.heard(Source::Lease, at(1));
+        freshness.complete(Source::Agents);
         freshness.listing(Source::Agents);
-        freshness.listed(Source::Agents, at(2));
-        assert_eq!(freshness.check(at(2)), Ok(()), "the first list is no news");
-        freshness.listing(Source::Agents);
+        assert_eq!(freshness.check(at(2)), Ok(()), "what was known counts until something else was read");
+        freshness.read_anew(Source::Agents, at(3));
         freshness.heard(Source::Lease, at(2));
-        assert_eq!(freshness.check(at(2)), Err(Stale::Unconfirmed), "what is read meanwhile may be later than the Lease");
-        freshness.listed(Source::Agents, at(3));
         assert_eq!((freshness.check(at(3)), freshness.faults(at(3))), (Err(Stale::Unconfirmed), vec![Stale::Unconfirmed]));
-        freshness.heard(Source::Lease, at(2));
-        assert!(freshness.check(at(3)).is_err(), "that was asked before");
         freshness.heard(Source::Lease, at(3));
         assert_eq!(freshness.check(at(3)), Ok(()));
+        freshness.read_anew(Source::Agents, at(4));
+        assert_eq!(freshness.check(at(4)), Ok(()), "the other pages are of the moment of the first");
     }
 
     #[test]

@@ -56,9 +56,8 @@ pub async fn agents(
         id.into_iter().for_each(|id| _ = requests.send(RequestEvent::AgentChanged(id)));
         _ = events.send(event);
     };
-    follow(api, "agents", |event| match event {
+    keep(api, &snapshot, Source::Agents, |event| match event {
         Event::Init => {
-            snapshot.freshness.listing(Source::Agents);
             snapshot.update_agents(super::AgentIndex::begin);
         }
         Event::InitApply(guarded) | Event::Apply(guarded) => {
@@ -78,7 +77,6 @@ pub async fn agents(
         Event::InitDone => {
             let gone = snapshot.update_agents(super::AgentIndex::complete);
             gone.into_iter().for_each(|agent| tell(AgentEvent::Deleted(agent)));
-            snapshot.freshness.listed(Source::Agents, Instant::now());
         }
     })
     .await;
@@ -125,9 +123,8 @@ pub async fn requests(client: kube::Client, snapshot: Arc<Snapshot>, events: Unb
     let api: Api<Guarded<JitRequest>> = Api::all(client);
     // A send fails only while the process ends.
     let tell = |event| _ = events.send(event);
-    follow(api, "jitrequests", |event| match event {
+    keep(api, &snapshot, Source::Requests, |event| match event {
         Event::Init => {
-            snapshot.freshness.listing(Source::Requests);
             snapshot.update_requests(super::RequestIndex::begin);
         }
         Event::InitApply(guarded) | Event::Apply(guarded) => {
@@ -155,7 +152,6 @@ pub async fn requests(client: kube::Client, snapshot: Arc<Snapshot>, events: Unb
         Event::InitDone => {
             let gone = snapshot.update_requests(super::RequestIndex::complete);
             gone.into_iter().for_each(|request| tell(RequestEvent::Deleted(request)));
-            snapshot.freshness.listed(Source::Requests, Instant::now());
         }
     })
     .await;
@@ -174,9 +170,8 @@ pub async fn capabilities(
         _ = events.send(name);
         _ = requests.send(RequestEvent::CatalogueChanged);
     };
-    follow(api, "capabilities", |event| match event {
+    keep(api, &snapshot, Source::Capabilities, |event| match event {
         Event::Init => {
-            snapshot.freshness.listing(Source::Capabilities);
             snapshot.update_catalogue(crate::capability::Catalogue::begin);
         }
         Event::InitApply(guarded) | Event::Apply(guarded) => {
@@ -207,7 +202,6 @@ pub async fn capabilities(
         }
         Event::InitDone => {
             snapshot.update_catalogue(crate::capability::Catalogue::complete);
-            snapshot.freshness.listed(Source::Capabilities, Instant::now());
         }
     })
     .await;
@@ -229,9 +223,8 @@ pub async fn issuers(
         ids.into_iter().for_each(|id| _ = agents.send(AgentEvent::Affected(id)));
         _ = events.send(name);
     };
-    follow(api, "trustedissuers", |event| match event {
+    keep(api, &snapshot, Source::Issuers, |event| match event {
         Event::Init => {
-            snapshot.freshness.listing(Source::Issuers);
             snapshot.update_issuers(super::IssuerIndex::begin);
         }
         Event::InitApply(guarded) | Event::Apply(guarded) => {
@@ -255,7 +248,6 @@ pub async fn issuers(
         }
         Event::InitDone => {
             snapshot.update_issuers(super::IssuerIndex::complete).into_iter().for_each(tell);
-            snapshot.freshness.listed(Source::Issuers, Instant::now());
         }
     })
     .await;
@@ -292,9 +284,8 @@ where
         let ids: Vec<AgentId> = snapshot.agents().claimants(&holding).map(|agent| agent.id.clone()).collect();
         ids.into_iter().for_each(|id| _ = agents.send(AgentEvent::Affected(id)));
     };
-    follow(api, source.as_str(), |event| match event {
+    keep(api, &snapshot, source, |event| match event {
         Event::Init => {
-            snapshot.freshness.listing(source);
             snapshot.update_workloads(|w| {
                 uids(w, &mut LiveSet::begin);
                 if by_name {
@@ -340,7 +331,6 @@ where
                 // Not when the pods are complete: the list of ServiceAccounts may have begun, and would be taken for all of them.
                 if by_name { w.service_account_names.complete() } else { None }
             });
-            snapshot.freshness.listed(source, Instant::now());
             if by_name {
                 relisted(&snapshot, before.as_ref()).iter().for_each(affects);
             }
@@ -360,6 +350,28 @@ fn relisted(snapshot: &Snapshot, before: Option<&HashSet<(String, String)>>) -> 
         before.is_none_or(|before| before.contains(name)) != workloads.service_account_names.contains(name)
     };
     listed.filter(changed).collect()
+}
+
+/// Runs the watch of `source` for ever, and takes note of how current it is.
+async fn keep<K>(api: Api<K>, snapshot: &Snapshot, source: Source, mut handle: impl FnMut(Event<K>))
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let freshness = &snapshot.freshness;
+    follow(api, source.as_str(), |event| {
+        let is_complete = matches!(event, Event::InitDone);
+        match event {
+            Event::Init => freshness.listing(source),
+            // However many pages a list has, they are of the moment at which the first was read.
+            Event::InitApply(_) | Event::InitDone => freshness.read_anew(source, Instant::now()),
+            Event::Apply(_) | Event::Delete(_) => {}
+        }
+        handle(event);
+        if is_complete {
+            freshness.complete(source);
+        }
+    })
+    .await;
 }
 
 /// Runs one watch for ever. Errors are retried: the age of the view says how long that may last.

@@ -138,8 +138,13 @@ impl Connection {
             let text = if matches!(self, Self::Sqlite(_)) { sqlite } else { postgres };
             Migration::new(version, name.into(), MigrationType::Simple, text.into_sql_str(), false)
         };
-        let migrator = Migrator::with_migrations(MIGRATIONS.map(migration).into());
-        either!(self, live => migrator.run(live).await).map_err(|error| match error {
+        let mut migrator = Migrator::with_migrations(MIGRATIONS.map(migration).into());
+        let mut migrated = either!(self, live => migrator.run(&mut *live).await);
+        if matches!(migrated, Err(MigrateError::VersionMissing(_))) && self.is_for_older().await? {
+            migrator.set_ignore_missing(true);
+            migrated = either!(self, live => migrator.run(live).await);
+        }
+        migrated.map_err(|error| match error {
             MigrateError::VersionMissing(version) => StoreError::Unusable(format!(
                 "the database was written by a newer version (schema {version}): run that version, or restore a backup"
             )),
@@ -149,6 +154,16 @@ impl Connection {
             MigrateError::Execute(error @ sqlx::Error::Io(_)) => unreachable(&error),
             error => StoreError::Unusable(format!("the schema cannot be brought up to date: {}", crate::error_chain(&error))),
         })
+    }
+
+    /// Whether the newer version that has changed the schema says that this one can live with it.
+    async fn is_for_older(&mut self) -> Result<bool, StoreError> {
+        let needs: sqlx::Result<i64> = either!(self, live => sqlx::query_scalar("SELECT needs FROM store").fetch_one(live).await);
+        match needs {
+            Ok(needs) => Ok(MIGRATIONS.iter().any(|(version, ..)| *version >= needs)),
+            Err(error @ sqlx::Error::Io(_)) => Err(unreachable(&error)),
+            Err(error) => Err(StoreError::Unusable(format!("its schema cannot be read: {}", crate::error_chain(&error)))),
+        }
     }
 
     /// Which database this is, and since when, in seconds since the epoch.

@@ -14,7 +14,7 @@ fn an_approved_operation_gets_one_token_that_is_good_for_it_once() {
     let asked = asked(&tenant, &capability);
     assert_eq!(asked.poll().refused(400, "authorization_pending").body["error"], "authorization_pending");
     asked.approve("bob");
-    let reply = asked.poll().expect(200);
+    let reply = asked.redeemed();
     let (token, status) = (reply.text("access_token"), asked.status());
     let claims = claims(&token);
     assert_eq!((&claims["jti"], &claims["scope"]), (&status["jti"], &json!(capability)));

@@ -50,6 +50,7 @@ fn an_approver_writes_no_field_but_the_decision() {
             ("issuedAt", vec![json!(time)]),
             ("tokenExpiresAt", vec![json!("2099-01-01T00:00:00Z")]),
             ("keyId", vec![json!("forged")]),
+            ("boundTo", vec![json!("forged")]),
             ("agentEpoch", vec![json!(0)]),
             ("completedAt", vec![json!(time)]),
             ("finishedAt", vec![json!(time)]),

@@ -177,6 +177,12 @@ impl<'a> Asked<'a> {
     /// after we do.
     #[track_caller]
     pub fn token(&self) -> String {
+        self.redeemed().text("access_token")
+    }
+
+    /// The reply with that token.
+    #[track_caller]
+    pub fn redeemed(&self) -> Reply {
         let mut reply = self.poll();
         for pause in [6, 12] {
             if !matches!(reply.body["error"].as_str(), Some("slow_down" | "authorization_pending")) {
@@ -185,7 +191,7 @@ impl<'a> Asked<'a> {
             std::thread::sleep(Duration::from_secs(pause));
             reply = self.poll();
         }
-        reply.expect(200).text("access_token")
+        reply.expect(200)
     }
 
     /// The agent reports that it is done.

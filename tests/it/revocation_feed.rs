@@ -421,7 +421,15 @@ fn r9_what_was_deleted_while_nobody_watched_is_dead_after_a_compaction() {
     let world = World::start_on(&options, 4, &[], &["--staleness-bound=5"]);
     let server = world.resource_server(DOCS);
     let (deleted, suspended, kept) = (world.tenant("deleted"), world.tenant("suspended"), world.tenant("kept"));
-    let tokens = [&deleted, &suspended, &kept].map(Tenant::access_token);
+    // Each list that is read anew has to be confirmed first, and here watches are broken off all the time.
+    let tokens = [&deleted, &suspended, &kept].map(|tenant| {
+        let mut token = None;
+        wait_until("there is a token", PATIENCE, || {
+            token = world.exchange(&tenant.token).body["access_token"].as_str().map(str::to_owned);
+            token.is_some()
+        });
+        token.expect("a token")
+    });
     let uids = [&deleted, &suspended, &kept].map(uid);
     let process = world.operator.process();
     process.signal("STOP").expect("frozen");
