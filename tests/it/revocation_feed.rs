@@ -464,5 +464,8 @@ fn r9_what_was_deleted_while_nobody_watched_is_dead_after_a_compaction() {
         answers += usize::from(replies[2].status == 200 && replies[2].is_active());
         answers > 3
     });
-    assert!(whole(&world)["agents"].get(&uids[2]).is_some());
+    wait_until("it vouches for the living", PATIENCE, || {
+        let state = get(&world, &[]);
+        state.status() == 200 && claims(&state.text().expect("a body"))["agents"].get(&uids[2]).is_some()
+    });
 }
