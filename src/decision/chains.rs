@@ -1,6 +1,6 @@
 //! Delegation: what a chain may do, and when it ends.
 
-use super::world::{US, World, agent, capability, granted};
+use super::world::{US, World, agent, capability, granted, token};
 use super::*;
 use crate::agent::Delegation;
 use crate::chain::{IssuerRef, Link, Principal};
@@ -70,19 +70,6 @@ fn alice() -> User {
 fn ask(scope: Option<&[&str]>, audience: &str) -> Ask {
     let capabilities = scope.map(|names| names.iter().map(|name| capability(name)).collect());
     Ask { capabilities, audience: Some(audience.to_owned()), operation: None }
-}
-
-/// The token that a permit becomes, as it is presented by whom it is for.
-fn token(permit: &Permit, jti: &str) -> Parent {
-    Parent {
-        jti: jti.to_owned(),
-        chain: permit.chain().clone(),
-        capabilities: permit.capabilities().to_vec(),
-        audience: permit.audience().as_str().to_owned(),
-        may_act: permit.may_act().cloned(),
-        expires_at: permit.expires_at(),
-        is_bound: permit.confirmation().is_some(),
-    }
 }
 
 fn with(parent: &Parent) -> Subject {

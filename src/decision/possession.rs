@@ -19,8 +19,8 @@ pub(crate) fn proved(agent: &RegisteredAgent, is_bound: bool) -> Result<(), Deni
 
 #[cfg(test)]
 mod tests {
-    use super::super::world::{World, agent};
-    use super::super::{Ask, Grants, Issued, Parent, Permit, Subject, stands};
+    use super::super::world::{World, agent, token};
+    use super::super::{Ask, Grants, Issued, Subject, stands};
     use super::*;
     use crate::dpop::Confirmation;
 
@@ -68,19 +68,6 @@ mod tests {
         }
     }
 
-    /// What `caller` calls `search` with.
-    fn called(permit: &Permit) -> Subject {
-        Subject::Token(Box::new(Parent {
-            jti: "j1".to_owned(),
-            chain: permit.chain().clone(),
-            capabilities: permit.capabilities().to_vec(),
-            audience: permit.audience().as_str().to_owned(),
-            may_act: permit.may_act().cloned(),
-            expires_at: permit.expires_at(),
-            is_bound: permit.confirmation().is_some(),
-        }))
-    }
-
     #[test]
     fn each_agent_of_a_chain_proves_a_key_of_its_own_and_none_that_of_its_caller() {
         let mut search = demanding("search", true);
@@ -90,14 +77,14 @@ mod tests {
         let call = |key| world.decide_with(&bot, &Subject::Itself, &ask("agent:research/search"), 2000, key).expect("called");
         let other = || Some(Confirmation { jkt: "of search".to_owned() });
         for parent in [None, bound()] {
-            let subject = called(&call(parent));
+            let subject = Subject::Token(Box::new(token(&call(parent), "j1")));
             let refused = world.decide_with(&search, &subject, &ask("https://docs"), 2000, None).expect_err("no key");
             assert_eq!(refused.reason, Reason::PossessionUnproved);
             let permit = world.decide_with(&search, &subject, &ask("https://docs"), 2000, other()).expect("its own key");
             assert_eq!(permit.confirmation().cloned(), other());
         }
         // The token with which it is called must be bound if the caller's must.
-        let bearer = called(&call(None));
+        let bearer = Subject::Token(Box::new(token(&call(None), "j1")));
         let world = World::of(&[&demanding("bot", true), &search]);
         let refused = world.decide_with(&search, &bearer, &ask("https://docs"), 2000, other()).expect_err("a bearer token");
         assert_eq!(refused.reason, Reason::ChainEnded);

@@ -1,6 +1,6 @@
 //! A world for tests: some agents and issuers, and what is asked of them.
 
-use super::{Ask, Case, Decision, Denial, Permit, Subject, View, decide};
+use super::{Ask, Case, Decision, Denial, Parent, Permit, Subject, View, decide};
 use crate::agent::{Admission, AllowedAudience, Credentials, Delegation, Granted, RegisteredAgent, Rights};
 use crate::capability::Catalogue;
 use crate::chain::Proof;
@@ -70,6 +70,19 @@ impl World {
             Decision::Allow(permit) => Ok(*permit),
             Decision::Deny(denial) => Err(denial),
         }
+    }
+}
+
+/// The token that a permit becomes, as it is presented by whom it is for.
+pub(crate) fn token(permit: &Permit, jti: &str) -> Parent {
+    Parent {
+        jti: jti.to_owned(),
+        chain: permit.chain().clone(),
+        capabilities: permit.capabilities().to_vec(),
+        audience: permit.audience().as_str().to_owned(),
+        may_act: permit.may_act().cloned(),
+        expires_at: permit.expires_at(),
+        is_bound: permit.confirmation().is_some(),
     }
 }
 

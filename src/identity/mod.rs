@@ -22,6 +22,7 @@ pub use federation::{Federation, IssuerKeys};
 pub use foreign::{User, Workload};
 pub use key_cache::{COOLDOWN, Fetched};
 pub use recognised::Recognised;
+pub(crate) use recognised::digest_of;
 use service_account::check_claims;
 pub use service_account::{CredentialPolicy, PodRef, ServiceAccount};
 pub use verifier::{Accepts, Validation, Verifier};

@@ -54,20 +54,20 @@ impl Default for Recognised {
 impl Recognised {
     /// What is remembered of `token`.
     pub(super) fn get(&self, token: &str) -> Option<Arc<Genuine>> {
-        self.0.get(&key(token))
+        self.0.get(&digest_of(token))
     }
 
     /// Remembers `token`.
     pub(super) fn insert(&self, token: &str, genuine: Genuine) {
-        self.0.insert(key(token), Arc::new(genuine));
+        self.0.insert(digest_of(token), Arc::new(genuine));
     }
 }
 
 /// The SHA-256 of the token as it was sent. Its parts are canonical base64url, so no other text is the same token.
-fn key(token: &str) -> [u8; SHA256_OUTPUT_LEN] {
-    let mut key = [0; SHA256_OUTPUT_LEN];
-    key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-    key
+pub(crate) fn digest_of(token: &str) -> [u8; SHA256_OUTPUT_LEN] {
+    let mut bytes = [0; SHA256_OUTPUT_LEN];
+    bytes.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    bytes
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Reading tokens of ours that are presented again and again.
 
 use super::{AccessClaims, KeyRing, NotOurs, verify};
-use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use crate::identity::digest_of;
+use aws_lc_rs::digest::SHA256_OUTPUT_LEN;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::sync::Arc;
@@ -45,8 +46,7 @@ impl Reader {
     /// # Errors
     /// [`NotOurs`] unless it is an access token that we signed with one of `keys` and that has not expired at `now`.
     pub fn read(&self, token: &str, keys: &KeyRing, now: u64) -> Result<Arc<AccessClaims>, NotOurs> {
-        let mut key = [0; SHA256_OUTPUT_LEN];
-        key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        let key = digest_of(token);
         if let Some(read) = self.read.get(&key).filter(|read| keys.find(&read.kid).is_some()) {
             return if read.claims.counts(now) { Ok(Arc::clone(&read.claims)) } else { Err(NotOurs::Worthless) };
         }
