@@ -310,8 +310,8 @@ async fn read_back(app: &App, token: &str, now: u64) -> Result<Option<Arc<Access
         Err(NotOurs::KeyUnknown(kid)) if knows(app, &kid).await? => read().ok(),
         read => read.ok(),
     };
-    if let Some((claims, chain)) = claims.as_ref().and_then(|claims| Some((claims, claims.chain()?))) {
-        app.snapshot.await_newborn(&chain, claims.iat, now).await;
+    if let Some((claims, pod)) = claims.as_ref().and_then(|claims| Some((claims, claims.links.last()?.pod?))) {
+        app.snapshot.await_newborn(pod, claims.iat, now).await;
     }
     Ok(claims)
 }

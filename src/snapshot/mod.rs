@@ -20,12 +20,12 @@ pub use workloads::{LiveSet, Workloads};
 
 use crate::agent::RegisteredAgent;
 use crate::capability::Catalogue;
-use crate::chain::{Chain, Link};
 use crate::decision::View;
 use crate::grammar::AgentId;
 use crate::jit::Request;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// How long a token of a pod that the watch has not shown yet may wait for it. A pod can present its token within milliseconds of its
 /// creation.
@@ -183,12 +183,10 @@ impl Snapshot {
         self.wait(self.changed.subscribe(), patience, look).await
     }
 
-    /// Waits a moment, if the pod that acts in `chain` was born so recently that the watch may not have shown it: `issued_at`, in seconds
+    /// Waits a moment, if the pod of that UID was born so recently that the watch may not have shown it: `issued_at`, in seconds
     /// since the epoch like `now`, is when it proved to be there, perhaps to another replica.
-    pub async fn await_newborn(&self, chain: &Chain, issued_at: u64, now: u64) {
-        if let Some(pod) = chain.acting().and_then(Link::pod)
-            && issued_at.saturating_add(NEWBORN_AGE) >= now
-        {
+    pub async fn await_newborn(&self, pod: Uuid, issued_at: u64, now: u64) {
+        if issued_at.saturating_add(NEWBORN_AGE) >= now {
             let seen = |snapshot: &Self| (snapshot.workloads().pods.has(&pod) != Some(false)).then_some(());
             // Whether it came is seen when the token is judged.
             self.wait_for(NEWBORN_PATIENCE, seen).await;
