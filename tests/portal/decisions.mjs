@@ -70,8 +70,19 @@ async function refused({ settings, findings, person }) {
     await openRequest(page, uid)
     if (hint) await page.locator('.reason', { hasText: hint }).waitFor()
     await decide(page, 'Approve', 'let me')
-    await page.locator('#problem, #mine', { hasText: outcome }).waitFor()
+    const said = page.locator('#problem, #mine', { hasText: outcome })
+    await said.waitFor()
     await isInPhase(page, 'Pending')
+    if (!javaScriptEnabled) continue
+    // The page follows what happens to the request, and why it was refused stays.
+    await page.evaluate(
+      () =>
+        new Promise((settled) => {
+          document.body.addEventListener('htmx:afterSettle', settled, { once: true })
+          globalThis.htmx.trigger('#request', 'sse:changed')
+        })
+    )
+    check(await said.isVisible(), 'why it was refused stays')
   }
 }
 
