@@ -11,6 +11,7 @@ use countersign::snapshot::Snapshot;
 use countersign::time::Clock;
 use countersign::{admission, cluster, crd, error_chain, operator, sidecar, yaml};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::disable_transparent_huge_pages;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -137,6 +138,7 @@ fn revoke(args: &RevokeArgs) -> Result<String, String> {
 fn serve(args: ServeArgs) -> Result<(), String> {
     log_to_stderr(&args.log_level)?;
     leave_no_core()?;
+    use_small_pages();
     runtime()?.block_on(async { operator::serve(args, told_to_stop()?).await.map_err(|e| e.to_string()) })
 }
 
@@ -146,10 +148,18 @@ fn leave_no_core() -> Result<(), String> {
     setrlimit(Resource::Core, none).map_err(|error| format!("core dumps cannot be switched off: {error}"))
 }
 
+/// The allocator asks for pages of 2 MiB, of which what is alive here fills a part.
+fn use_small_pages() {
+    if let Err(error) = disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages cannot be switched off: more memory is taken than is needed");
+    }
+}
+
 /// One thread is enough for it, and the stacks of more would be most of its memory.
 fn run_sidecar(args: SidecarArgs) -> Result<(), String> {
     log_to_stderr(&args.log_level)?;
     leave_no_core()?;
+    use_small_pages();
     install_provider()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async { sidecar::serve(args, told_to_stop()?).await.map_err(|e| e.to_string()) })

@@ -3,10 +3,12 @@
 mod condition;
 mod credentials;
 mod delegation;
+mod told;
 
 pub use condition::{Condition, Facts, Unmet};
 pub use credentials::{Credentials, FederatedIdentity, Holding, RegisteredKey};
 pub use delegation::{ActFor, DEPTH_MAX, Delegation};
+pub use told::Told;
 
 use crate::chain::{Link, Proof};
 use crate::crd::{self, CONDITION_ADMITTED, SigningAlgorithm};
@@ -45,6 +47,8 @@ pub struct RegisteredAgent {
     pub revoked: HashMap<String, i64>,
     /// Whether this generation was written under the admission policies.
     pub admission: Admission,
+    /// What its status says.
+    pub told: Option<Told>,
     /// How it proves who it is.
     pub credentials: Credentials,
     /// What it may do, or why its spec cannot be read: an object may be older than the rules of its schema.
@@ -186,6 +190,7 @@ impl RegisteredAgent {
             epoch: status.map_or(0, |s| s.revocation_epoch).saturating_add(ended),
             revoked: listed.chain(single).collect(),
             admission: Admission::of(status.map_or(&[], |s| &s.conditions), generation),
+            told: status.and_then(Told::of),
             credentials: Credentials::parse(&agent.spec.identity),
             rights: Rights::parse(&agent.spec),
         })

@@ -8,7 +8,7 @@ use super::credentials::SigningKeys;
 use super::due::Due;
 use super::policies::Policies;
 use crate::admission::enforcement::Verdict;
-use crate::agent::{Admission, RegisteredAgent};
+use crate::agent::{Admission, RegisteredAgent, Told};
 use crate::audit::{Outcome, Record, Recorder};
 use crate::condition::condition;
 use crate::crd::{
@@ -32,6 +32,8 @@ use tokio::time::Instant;
 
 /// How many conditions that cannot be used are named.
 const CONDITIONS_SHOWN: usize = 5;
+/// What condition Admitted says of an Agent that was.
+const ADMITTED: &str = "written under the admission policies";
 /// How many Agents are worked on at once. Their looks at the admission policies are one look.
 const AT_ONCE: usize = 16;
 
@@ -113,22 +115,17 @@ impl Controller {
     async fn note(&self, event: AgentEvent, due: &mut Due<AgentId>) {
         let now = Instant::now();
         let (agent, rivals) = match event {
-            AgentEvent::Applied(agent) => {
-                let Ok(parsed) = RegisteredAgent::parse(&agent) else { return };
-                if parsed.deleting {
-                    return;
-                }
+            AgentEvent::Applied(id) => {
+                // One that is gone by now has an event of its own.
+                let Some(agent) = self.snapshot.agent(&id).filter(|agent| !agent.deleting) else { return };
+                let resolved = self.resolve(&agent);
+                self.look_again(&resolved, &agent, due);
                 // A status that is as it must be needs no look at the API server: ten thousand Agents at start cost none.
-                let current = agent.status.clone().unwrap_or_default();
-                let resolved = self.resolve(&parsed);
-                let settled = parsed.admission != Admission::Pending
-                    && self.desired(&agent, &parsed, &Judgement::Kept, &resolved) == current;
-                self.look_again(&resolved, &parsed, due);
-                let rivals = self.snapshot.agents().rivals(&parsed);
-                if !settled {
-                    due.at(parsed.id.clone(), now);
+                if !self.is_settled(&agent, &resolved) {
+                    due.at(id, now);
                 }
-                (parsed, rivals)
+                let rivals = self.snapshot.agents().rivals(&agent);
+                (agent, rivals)
             }
             AgentEvent::Affected(id) => return due.at(id, now),
             AgentEvent::Deleted(agent) => {
@@ -137,12 +134,28 @@ impl Controller {
                 record.conclude(Outcome::Allow, "deleted");
                 self.write(&record).await;
                 let rivals = self.snapshot.agents().rivals(&agent);
-                ((*agent).clone(), rivals)
+                (agent, rivals)
             }
         };
         for rival in rivals.into_iter().filter(|id| *id != agent.id) {
             due.at(rival, now);
         }
+    }
+
+    /// Whether its status says what it must, so that nothing has to be written. False if that cannot be told from what is known of it.
+    fn is_settled(&self, agent: &RegisteredAgent, resolved: &Resolved) -> bool {
+        let now = self.clock.now().as_second();
+        let has_expired = !agent.revoked.is_empty() && agent.revoked.values().all(|until| *until <= now);
+        // Why it was not admitted stands only in its status.
+        if agent.admission != Admission::Proven || has_expired {
+            return false;
+        }
+        let mut status = AgentStatus { revocation_epoch: agent.epoch, ..AgentStatus::default() };
+        for (kind, is_so) in [(CONDITION_ADMITTED, true), (CONDITION_SUSPENDED, agent.suspended)] {
+            let (status_of, now) = (if is_so { "True" } else { "False" }, Time(self.clock.now()));
+            status.conditions.push(condition(&[], kind, status_of, "", ADMITTED, agent.generation, now));
+        }
+        agent.told.is_some() && agent.told == Told::of(&self.desired(&status, agent, &Judgement::Kept, resolved))
     }
 
     /// Sees to it that an Agent is looked at when a key of it ends, or the last of its revoked tokens, which nobody writes anything for.
@@ -172,7 +185,7 @@ impl Controller {
             Some(verdict) if parsed.admission == Admission::Pending => Judgement::New(verdict.clone()),
             _ => Judgement::Kept,
         };
-        let desired = self.desired(&agent, &parsed, &judgement, &self.resolve(&parsed));
+        let desired = self.desired(&current, &parsed, &judgement, &self.resolve(&parsed));
         if desired == current {
             return Ok(());
         }
@@ -193,12 +206,17 @@ impl Controller {
     }
 
     /// The status as it should be. Written only by compare-and-swap on the version that it was made from.
-    fn desired(&self, agent: &Agent, parsed: &RegisteredAgent, judgement: &Judgement, resolved: &Resolved) -> AgentStatus {
-        let current = agent.status.clone().unwrap_or_default();
+    fn desired(
+        &self,
+        current: &AgentStatus,
+        parsed: &RegisteredAgent,
+        judgement: &Judgement,
+        resolved: &Resolved,
+    ) -> AgentStatus {
         let mut next = current.clone();
         carry_out(&mut next, self.clock.now());
         // While suspended, every generation ends what was issued before it: so no suspension can pass uncounted.
-        if parsed.suspended && !is_suspended(&current, parsed.generation) {
+        if parsed.suspended && !is_suspended(current, parsed.generation) {
             next.revocation_epoch = next.revocation_epoch.saturating_add(1);
             next.revoked_tokens.clear();
         }
@@ -208,7 +226,7 @@ impl Controller {
         let conditions = [
             (CONDITION_READY, ready(parsed, judgement, resolved)),
             (CONDITION_IDENTITY_RESOLVED, resolved.condition()),
-            (CONDITION_ADMITTED, admitted(&current, judgement)),
+            (CONDITION_ADMITTED, admitted(current, judgement)),
             (CONDITION_SUSPENDED, suspended(parsed)),
         ];
         for (kind, (status, reason, message)) in conditions {
@@ -217,7 +235,7 @@ impl Controller {
         }
         // What has expired goes when there is something to write anyway, or when all of it has.
         let now = self.clock.now();
-        if next != current || current.revoked_tokens.iter().all(|token| token.expires_at.0 <= now) {
+        if next != *current || current.revoked_tokens.iter().all(|token| token.expires_at.0 <= now) {
             prune(&mut next, now);
         }
         next
@@ -327,7 +345,7 @@ fn suspended(agent: &RegisteredAgent) -> (&'static str, &'static str, String) {
 
 fn admitted(current: &AgentStatus, judgement: &Judgement) -> (&'static str, &'static str, String) {
     match judgement {
-        Judgement::New(Verdict::Proven) => ("True", "Admitted", "written under the admission policies".to_owned()),
+        Judgement::New(Verdict::Proven) => ("True", "Admitted", ADMITTED.to_owned()),
         Judgement::New(Verdict::Unproven(why)) => (
             "False",
             "PoliciesNotInForce",

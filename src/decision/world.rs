@@ -112,6 +112,7 @@ pub(crate) fn agent(name: &str, capabilities: &[&str], audiences: &[&str]) -> Re
         epoch: 3,
         revoked: HashMap::new(),
         admission: Admission::Proven,
+        told: None,
         credentials: Credentials { service_accounts: vec![name.to_owned()], ..Credentials::default() },
         rights: Ok(Rights {
             capabilities: capabilities.iter().map(|name| granted(name)).collect(),

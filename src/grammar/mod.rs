@@ -10,6 +10,7 @@ mod resource;
 pub use resource::{Resource, ResourcePattern};
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Longest capability name, in bytes.
 pub const CAPABILITY_MAX: usize = 100;
@@ -136,22 +137,30 @@ impl fmt::Display for Audience {
 }
 
 /// Namespace and name of an Agent. As text it is the agent's subject and `client_id`: `agent:<namespace>/<name>`.
+///
+/// It stands in every index and in every chain, so a clone is another reference to one text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AgentId {
-    namespace: String,
-    name: String,
+    subject: Arc<str>,
+    /// Length of the namespace, in bytes.
+    namespace: u8,
 }
 
 impl AgentId {
+    /// What every subject begins with.
+    const PREFIX: &str = "agent:";
+
     /// Puts together an id.
     ///
     /// # Errors
     /// If either part is not an RFC 1123 label.
     pub fn new(namespace: &str, name: &str) -> Result<Self, GrammarError> {
+        const RULE: &str = "has a namespace and a name that are each an RFC 1123 label of at most 63 characters";
         if !is_dns_label(namespace) || !is_dns_label(name) {
-            return refuse("an agent", "has a namespace and a name that are each an RFC 1123 label of at most 63 characters");
+            return refuse("an agent", RULE);
         }
-        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+        let Ok(length) = u8::try_from(namespace.len()) else { return refuse("an agent", RULE) };
+        Ok(Self { subject: format!("{}{namespace}/{name}", Self::PREFIX).into(), namespace: length })
     }
 
     /// Parses `agent:<namespace>/<name>`.
@@ -159,7 +168,7 @@ impl AgentId {
     /// # Errors
     /// If it has any other form.
     pub fn parse(subject: &str) -> Result<Self, GrammarError> {
-        match subject.strip_prefix("agent:").and_then(|rest| rest.split_once('/')) {
+        match subject.strip_prefix(Self::PREFIX).and_then(|rest| rest.split_once('/')) {
             Some((namespace, name)) => Self::new(namespace, name),
             None => refuse("an agent's subject", "has the form 'agent:<namespace>/<name>'"),
         }
@@ -170,25 +179,31 @@ impl AgentId {
     /// # Errors
     /// If it has any other form.
     pub fn parse_short(text: &str) -> Result<Self, GrammarError> {
-        if text.starts_with("agent:") { Self::parse(text) } else { Self::parse(&format!("agent:{text}")) }
+        if text.starts_with(Self::PREFIX) { Self::parse(text) } else { Self::parse(&format!("agent:{text}")) }
     }
 
     /// The namespace of the Agent.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        self.parts().0
     }
 
     /// The name of the Agent in its namespace.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.parts().1
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        let rest = self.subject.get(Self::PREFIX.len()..).unwrap_or_default();
+        let (namespace, name) = rest.split_at_checked(usize::from(self.namespace)).unwrap_or_default();
+        (namespace, name.get(1..).unwrap_or_default())
     }
 }
 
 impl fmt::Display for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "agent:{}/{}", self.namespace, self.name)
+        f.write_str(&self.subject)
     }
 }
 
@@ -239,6 +254,7 @@ mod tests {
     #[test]
     fn an_agent_id_reads_back_as_it_was_written() {
         let id = AgentId::new("research", "bot").expect("valid");
+        assert_eq!((id.namespace(), id.name(), id.to_string().as_str()), ("research", "bot", "agent:research/bot"));
         assert_eq!(AgentId::parse(&id.to_string()), Ok(id));
         for bad in ["agent:a", "agent:a/b/c", "agent:/b", "agent:a/", "Agent:a/b", "user:a/b", "agent:A/b", "agent:a/b ", ""] {
             assert!(AgentId::parse(bad).is_err(), "{bad:?} was accepted");

@@ -11,7 +11,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct AgentIndex {
     by_id: HashMap<AgentId, Arc<RegisteredAgent>>,
-    claims: HashMap<Holding, HashSet<AgentId>>,
+    /// Who lists a credential: nearly always one.
+    claims: HashMap<Holding, Vec<AgentId>>,
     /// The names in a fresh list while it is being read.
     listed: Option<HashSet<AgentId>>,
     /// The versions that this process wrote itself and that its watch has not shown yet.
@@ -97,7 +98,10 @@ impl AgentIndex {
     fn put(&mut self, agent: RegisteredAgent) -> Option<Arc<RegisteredAgent>> {
         let before = self.forget(&agent.id);
         for holding in agent.credentials.holdings(&agent.id) {
-            self.claims.entry(holding).or_default().insert(agent.id.clone());
+            let claimants = self.claims.entry(holding).or_insert_with(|| Vec::with_capacity(1));
+            if !claimants.contains(&agent.id) {
+                claimants.push(agent.id.clone());
+            }
         }
         if let Some(listed) = &mut self.listed {
             listed.insert(agent.id.clone());
@@ -112,7 +116,7 @@ impl AgentIndex {
         let agent = self.by_id.remove(id)?;
         for holding in agent.credentials.holdings(id) {
             if let Some(claimants) = self.claims.get_mut(&holding) {
-                claimants.remove(id);
+                claimants.retain(|claimant| claimant != id);
                 if claimants.is_empty() {
                     self.claims.remove(&holding);
                 }

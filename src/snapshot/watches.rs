@@ -31,7 +31,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub enum AgentEvent {
     /// It was created, changed, or listed.
-    Applied(Box<Agent>),
+    Applied(AgentId),
     /// It is gone.
     Deleted(Arc<RegisteredAgent>),
     /// Something on which its credentials depend has changed.
@@ -49,7 +49,7 @@ pub async fn agents(
     // A send fails only while the process ends.
     let tell = |event| {
         let id = match &event {
-            AgentEvent::Applied(agent) => AgentId::new(&agent.namespace().unwrap_or_default(), &agent.name_any()).ok(),
+            AgentEvent::Applied(id) => Some(id.clone()),
             AgentEvent::Deleted(agent) => Some(agent.id.clone()),
             AgentEvent::Affected(_) => None,
         };
@@ -61,10 +61,10 @@ pub async fn agents(
             snapshot.update_agents(super::AgentIndex::begin);
         }
         Event::InitApply(guarded) | Event::Apply(guarded) => {
-            if let Some((agent, before)) = read(&snapshot, guarded) {
+            if let Some((id, before)) = read(&snapshot, guarded) {
                 // Who contested what it has given up may have it now.
                 let freed = before.map(|before| snapshot.agents().rivals(&before)).unwrap_or_default();
-                tell(AgentEvent::Applied(Box::new(agent)));
+                tell(AgentEvent::Applied(id));
                 freed.into_iter().for_each(|id| tell(AgentEvent::Affected(id)));
             }
         }
@@ -82,18 +82,19 @@ pub async fn agents(
     .await;
 }
 
-/// Registers a stored object, and returns it with the version that it replaces. One that cannot be read is taken out of the view:
+/// Registers a stored object, and returns its name with the version that it replaces. One that cannot be read is taken out of the view:
 /// unreadable is unregistered.
-fn read(snapshot: &Snapshot, guarded: Guarded<Agent>) -> Option<(Agent, Option<Arc<RegisteredAgent>>)> {
+fn read(snapshot: &Snapshot, guarded: Guarded<Agent>) -> Option<(AgentId, Option<Arc<RegisteredAgent>>)> {
     let (namespace, name) = (guarded.namespace().unwrap_or_default(), guarded.name_any());
     let parsed = match guarded.object {
-        Ok(agent) => RegisteredAgent::parse(&agent).map(|parsed| (agent, parsed)).map_err(|e| e.to_string()),
+        Ok(agent) => RegisteredAgent::parse(&agent).map_err(|e| e.to_string()),
         Err(invalid) => Err(invalid),
     };
     match parsed {
-        Ok((agent, parsed)) => {
+        Ok(parsed) => {
+            let id = parsed.id.clone();
             let before = snapshot.update_agents(|agents| agents.insert(parsed));
-            Some((agent, before))
+            Some((id, before))
         }
         Err(error) => {
             tracing::warn!(%namespace, %name, %error, "an Agent cannot be read and gets no token; write it again under the current schema");
