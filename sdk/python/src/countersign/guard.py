@@ -1,0 +1,328 @@
+"""The guard: whether a tool may run, asked before it does. Every adapter of a framework is built on it.
+
+It fails closed: a tool that is not in the map, an authority that does not answer, and an error of any kind are all a no, and there is no
+option to change that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Final
+
+from . import _waiting as waiting
+from ._core import Core, secret_of
+from ._flow import Flow
+from ._waiting import Mode
+from .approvals import ApprovalRequest
+from .canonical import idempotency_key
+from .client import AsyncClient, Client
+from .errors import (
+    AlreadyCompleted,
+    ApprovalDenied,
+    ApprovalExpired,
+    ApprovalPending,
+    ApprovalUsed,
+    ConfigurationError,
+    CountersignError,
+    InvalidScope,
+    Refused,
+    Unavailable,
+)
+from .mapping import Tool
+from .operation import Decision, Operation, Reason
+from .secret import Secret
+from .tokens import AccessToken
+
+__all__ = ["Denied", "Guard", "Mode", "Pending", "Permit", "Tool", "current_permit"]
+
+_log = logging.getLogger("countersign")
+
+_FOR_MODEL: Final[dict[str, str]] = {
+    "unmapped": "This tool may not be used. Do not try again.",
+    "approval_denied": "A person was asked and said no. Nothing was done. Do not try again.",
+    "approval_expired": "Nobody approved this in time. Nothing was done. Ask the user before trying again.",
+    "approval_used": "This call was already carried out, or its approval is used up. It was not done again. Do not try again.",
+    "approval_mismatch": "This call is not the one that was approved. Nothing was done.",
+    "authority_unavailable": "It cannot be checked now whether this is allowed, so nothing was done. It may be tried again later.",
+    "guard_failed": "It cannot be checked whether this is allowed, so nothing was done. Do not try again.",
+}
+_DENIED: Final = "This is not allowed. Nothing was done. Do not try again."
+#: Denials that depend on the call: the tool as such may be of use.
+_DEPENDS: Final = frozenset(
+    {"approval_required", "resource_not_granted", "parameters_refused", "condition_unmet", "condition_undecided"}
+)
+
+
+class Denied(CountersignError):
+    """The tool does not run.
+
+    `code` is the authority's reason (such as `capability_not_granted`), or `unmapped`, `approval_denied`, `approval_expired`,
+    `approval_used`, `approval_mismatch`, `authority_refused`, `authority_unavailable` or `guard_failed`.
+    """
+
+    default_code = "denied"
+
+    def __init__(self, message: str, *, reason: Reason | None = None, evaluation_id: str | None = None, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.reason = reason
+        self.evaluation_id = evaluation_id
+
+    def for_model(self) -> str:
+        """What the model is told: short, without the rules behind it, and whether to try again."""
+        return _FOR_MODEL.get(self.code, _DENIED)
+
+
+class Pending(CountersignError):
+    """The tool does not run yet: a person has to approve it. The same call works once somebody has."""
+
+    default_code = "authorization_pending"
+
+    def __init__(self, message: str, *, request: ApprovalRequest, **more: Any) -> None:
+        super().__init__(message, **more)
+        self.request = request
+
+    def for_model(self) -> str:
+        """What the model is told, which it may tell the user."""
+        return (
+            f"A person must approve this first: request {self.request.id}, `kubectl countersign approve {self.request.id}`. "
+            "Nothing was done yet. Once it is approved, make the same call with the same arguments."
+        )
+
+
+class Permit:
+    """A tool may run, once, as it was asked. As a context it is `current_permit()` for whatever runs within."""
+
+    def __init__(
+        self,
+        runner: Client | AsyncClient,
+        tool: str,
+        operation: Operation,
+        *,
+        decision: Decision,
+        request: ApprovalRequest | None = None,
+        token: AccessToken | None = None,
+        completed: bool = False,
+        subject_token: Secret | None = None,
+    ) -> None:
+        self.tool, self.operation, self.decision, self.request = tool, operation, decision, request
+        #: Whether the operation was reported as done already, so that its token is good for nothing any more.
+        self.completed = completed
+        self._runner, self._token, self._subject_token = runner, token, subject_token
+        self._entered: list[Token[Permit | None]] = []
+
+    def token(self) -> AccessToken:
+        """A token for this operation. In asyncio, and with an AsyncClient: `atoken`."""
+        if not isinstance(self._runner, Client):
+            raise ConfigurationError("the guard has an AsyncClient: await atoken()")
+        self._token = self._runner.run(self._obtain())
+        return self._token
+
+    async def atoken(self) -> AccessToken:
+        """The same for asyncio."""
+        if isinstance(self._runner, Client):
+            return await asyncio.to_thread(self.token)
+        self._token = await self._runner.run(self._obtain())
+        return self._token
+
+    def _obtain(self) -> Flow[AccessToken]:
+        if self.completed:
+            raise ConfigurationError(
+                "the operation was reported as done before the tool ran, so its token is dead",
+                code="permit_completed",
+                advice="Say sends_token=True for a tool that sends its token to a resource server.",
+            )
+        if self._token is not None:
+            return self._token
+        return (yield from self._runner.core.token_for(self.operation, self._subject_token))
+
+    def __enter__(self) -> Permit:
+        self._entered.append(_current.set(self))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _current.reset(self._entered.pop())
+
+    def __repr__(self) -> str:
+        return f"Permit({self.tool}, {self.operation.capability}, request={self.request and self.request.id})"
+
+
+_current: ContextVar[Permit | None] = ContextVar("countersign_permit", default=None)
+
+
+def current_permit() -> Permit | None:
+    """The permit by which the tool runs that asks; None outside of one."""
+    return _current.get()
+
+
+class Guard:
+    """Asks the authority before a tool runs.
+
+    `tools` says for each tool which capability it needs. `mode` says what becomes of a call that a person must approve: it waits for at
+    most `max_wait` seconds, or is Pending at once; adapters tell `interrupt` and `reject` apart.
+    """
+
+    def __init__(
+        self,
+        client: Client | AsyncClient,
+        tools: Mapping[str, str | Tool],
+        *,
+        mode: Mode = "wait",
+        max_wait: float = 120.0,
+    ) -> None:
+        if mode not in ("wait", "interrupt", "reject"):
+            raise ConfigurationError("mode is wait, interrupt or reject")
+        self.client, self.mode, self.max_wait = client, mode, max_wait
+        self.tools: dict[str, Tool] = {name: Tool.of(tool) for name, tool in tools.items()}
+
+    def check(
+        self,
+        tool: str,
+        args: Mapping[str, Any],
+        *,
+        call_id: str,
+        run_id: str | None = None,
+        subject_token: str | AccessToken | None = None,
+        request_id: str | None = None,
+    ) -> Permit:
+        """Whether a call may run: a Permit, else Denied or Pending, and nothing else.
+
+        The same `run_id` and `call_id` are the same call, however often and wherever it is asked. `subject_token` is the token with which
+        the agent was called. `request_id` is that of the request which a framework says was approved: it must be the one of this call.
+        """
+        if not isinstance(self.client, Client):
+            raise Denied("the guard has an AsyncClient: await acheck()", code="guard_failed")
+        return self.client.run(self._closed(tool, args, call_id, run_id, subject_token, request_id))
+
+    async def acheck(
+        self,
+        tool: str,
+        args: Mapping[str, Any],
+        *,
+        call_id: str,
+        run_id: str | None = None,
+        subject_token: str | AccessToken | None = None,
+        request_id: str | None = None,
+    ) -> Permit:
+        """The same for asyncio. With a Client it waits in a thread."""
+        flow = self._closed(tool, args, call_id, run_id, subject_token, request_id)
+        if isinstance(self.client, Client):
+            return await asyncio.to_thread(self.client.run, flow)
+        return await self.client.run(flow)
+
+    def visible(self, names: Iterable[str]) -> list[str]:
+        """Those of the tools that the agent could come to use, at once, depending on the call, or once somebody approves."""
+        if not isinstance(self.client, Client):
+            raise ConfigurationError("the guard has an AsyncClient: await avisible()")
+        return self.client.run(self._visible(list(names)))
+
+    async def avisible(self, names: Iterable[str]) -> list[str]:
+        """The same for asyncio."""
+        if isinstance(self.client, Client):
+            return await asyncio.to_thread(self.visible, list(names))
+        return await self.client.run(self._visible(list(names)))
+
+    def _visible(self, names: Sequence[str]) -> Flow[list[str]]:
+        mapped = [name for name in names if name in self.tools]
+        asked = [Operation(self.tools[n].capability, self.tools[n].usual_resource, None, self.tools[n].audience) for n in mapped]
+        decisions = yield from self.client.core.evaluate_many(asked)
+        return [name for name, decision in zip(mapped, decisions, strict=True) if _could(decision)]
+
+    def _closed(
+        self,
+        tool: str,
+        args: Mapping[str, Any],
+        call_id: str,
+        run_id: str | None,
+        subject_token: str | AccessToken | None,
+        request_id: str | None,
+    ) -> Flow[Permit]:
+        """Whatever goes wrong is a no."""
+        subject = None if subject_token is None else secret_of(subject_token)
+        del subject_token
+        outcome: Denied | Pending
+        try:
+            return (yield from self._check(tool, args, call_id, run_id, subject, request_id))
+        except (Denied, Pending) as answer:
+            outcome = answer
+        except Exception as error:
+            outcome = _outcome(error)
+        _log.info("%s, call %s: %s", tool, call_id, outcome.code)
+        # Outside of the handler, so that what went wrong is nobody's context.
+        raise outcome
+
+    def _check(
+        self,
+        tool: str,
+        args: Mapping[str, Any],
+        call_id: str,
+        run_id: str | None,
+        subject: Secret | None,
+        request_id: str | None,
+    ) -> Flow[Permit]:
+        mapped = self.tools.get(tool)
+        if mapped is None:
+            raise Denied(f"the tool {tool} is not in the map of the guard", code="unmapped")
+        operation = mapped.operation(dict(args))
+        core = self.client.core
+        decision = yield from self._decide(core, operation, subject)
+        if decision is not None and decision.allowed and decision.approval is None:
+            return Permit(self.client, tool, operation, decision=decision, subject_token=subject)
+        if decision is not None and not decision.allowed and not decision.requestable:
+            denied = waiting.denied(operation, decision)
+            raise Denied(denied.message, code=denied.code, reason=decision.reason, evaluation_id=decision.evaluation_id)
+        key = idempotency_key(run_id, call_id, tool, operation.details())
+        request = yield from waiting.file(core, operation, subject_token=subject, idempotency_key=key)
+        if request_id is not None and request_id != request.id:
+            raise Denied(f"request {request_id} is not that of this call", code="approval_mismatch")
+        waits = self.mode == "wait"
+        token = yield from waiting.look(core, request, wait=self.max_wait if waits else 0.0, insist=waits)
+        if not mapped.sends_token:
+            # Before the tool runs: whoever gets past this line is the only one.
+            yield from waiting.complete(core, token)
+        return Permit(
+            self.client,
+            tool,
+            operation,
+            decision=Decision(True) if decision is None else decision,
+            request=request,
+            token=token,
+            completed=not mapped.sends_token,
+            subject_token=subject,
+        )
+
+    def _decide(self, core: Core, operation: Operation, subject: Secret | None) -> Flow[Decision | None]:
+        """What the authority says; None if the chain holds nothing without approval, so that only filing can tell."""
+        if subject is None:
+            return (yield from core.evaluate(operation))
+        try:
+            token = yield from core.exchange(subject, audience=operation.audience)
+        except InvalidScope:
+            return None
+        return (yield from core.evaluate(operation, context={"access_token": token.secret}))
+
+
+def _outcome(error: Exception) -> Denied | Pending:
+    """What an error is for a call."""
+    if isinstance(error, ApprovalPending) and error.request is not None:
+        return Pending(error.message, request=error.request, retry_after=error.retry_after)
+    kinds: tuple[tuple[type[CountersignError], str], ...] = (
+        (ApprovalDenied, "approval_denied"),
+        (ApprovalExpired, "approval_expired"),
+        (ApprovalUsed, "approval_used"),
+        (AlreadyCompleted, "approval_used"),
+        (Unavailable, "authority_unavailable"),
+        (Refused, "authority_refused"),
+    )
+    if not isinstance(error, CountersignError):
+        # Its words may quote the arguments of the call, and are not ours to repeat.
+        return Denied(f"the guard failed ({type(error).__name__})", code="guard_failed")
+    code = next((code for kind, code in kinds if isinstance(error, kind)), "guard_failed")
+    return Denied(error.message, code=code, advice=error.advice, request_id=error.request_id, status=error.status)
+
+
+def _could(decision: Decision) -> bool:
+    return decision.allowed or decision.requestable or (decision.reason is not None and decision.reason.code in _DEPENDS)
