@@ -169,6 +169,7 @@ def requirements():
     return [
         requirement("a capability in scope", "web.search", [], "web.search", None, None, True),
         requirement("on any resource", "web.search", [], "web.search", "site:example", {"q": "x"}, True),
+        requirement("on what is no resource", "web.search", [], "web.search", "site:a/../b", None, False),
         requirement("one that is not", "web.search", [], "document.read", None, None, False),
         requirement("part of a name is not the name", "web.search.all", [], "web.search", None, None, False),
         requirement("nothing in scope", "", [], "", None, None, False),

@@ -118,9 +118,11 @@ class PrivateKey(Credential):
     def __init__(self, path_or_pem: str | os.PathLike[str], client_id: str, kid: str | None = None) -> None:
         self.client_id = client_id
         self._kid = kid
-        given = os.fspath(path_or_pem)
-        self._where = "private key" if given.lstrip().startswith("-----BEGIN") else f"private key {given}"
-        self._key = _load(given, self._where)
+        given = Secret(os.fspath(path_or_pem))
+        del path_or_pem
+        is_pem = given.reveal().lstrip().startswith("-----BEGIN")
+        self._where = "private key" if is_pem else f"private key {given.reveal()}"
+        self._key = _load(given if is_pem else _private_file(Path(given.reveal()), self._where), self._where)
 
     def describe(self) -> str:
         return f"{self._where} of {self.client_id}"
@@ -152,12 +154,7 @@ def signed_text(text: object, where: str) -> Secret:
     return secret
 
 
-def _load(given: str, where: str) -> Ed25519PrivateKey:
-    if given.lstrip().startswith("-----BEGIN"):
-        pem = Secret(given)
-    else:
-        pem = _private_file(Path(given), where)
-    del given
+def _load(pem: Secret, where: str) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(pem.reveal().encode(), password=None)
     except Exception as error:  # the library has many, and some quote what they read

@@ -9,7 +9,7 @@ from typing import Any, Final
 from ._jws import Jws
 from .canonical import same
 from .errors import InsufficientScope, TokenExpired, TokenRejected
-from .resources import matches
+from .resources import is_resource, matches
 from .secret import Secret
 
 __all__ = ["VerifiedToken"]
@@ -55,6 +55,9 @@ class VerifiedToken:
     def allows(self, capability: str, resource: str | None = None, parameters: Mapping[str, Any] | None = None) -> bool:
         """The same as a yes or no."""
         if not capability or capability not in self.scopes:
+            return False
+        # What is no resource was granted to nobody, also where nothing is limited.
+        if resource is not None and not is_resource(resource):
             return False
         kinds = {details.get("type") for details in self.details}
         if kinds == {_OPERATION}:
