@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Runs the tests of the Python SDK against a real operator, on a control plane of its own, which is stopped however this ends.
+#
+#   run.sh DEV COUNTERSIGN [ARGUMENTS OF PYTEST]
+#
+# DEV and COUNTERSIGN are what `make build` compiles: target/debug/examples/dev and target/debug/countersign.
+# COUNTERSIGN_SDK_DIRECTORY says where the state is kept, COUNTERSIGN_SDK_PYTHON with which interpreter the tests run.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+	echo "usage: $0 DEV COUNTERSIGN [ARGUMENTS OF PYTEST]" >&2
+	exit 2
+fi
+dev=$1 binary=$2
+shift 2
+
+root=$(cd "$(dirname "$0")/../.." && pwd -P)
+directory=${COUNTERSIGN_SDK_DIRECTORY:-$root/.dev/sdk}
+control=$root/tests/dev/control.sh
+python=${COUNTERSIGN_SDK_PYTHON:-$("$root/sdk/python/check.sh" --python)}
+
+stop() { "$control" down "$directory"; }
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+"$control" down "$directory"
+"$control" up "$directory" "$dev" "$binary"
+# shellcheck source=/dev/null # written by `up`
+. "$directory/env"
+cd "$root/tests/sdk"
+"$python" -m pytest "$@"
