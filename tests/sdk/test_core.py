@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster import Approver, Namespace, eventually, kubectl
-from proxy import Proxy
 
+from cluster import Approver, Namespace, eventually, kubectl
 from countersign import (
     AccessDenied,
     AlreadyCompleted,
@@ -36,6 +35,7 @@ from countersign import (
     Unavailable,
 )
 from countersign.verifier import Verifier
+from proxy import Proxy
 
 
 def paying(namespace: Namespace) -> tuple[str, str]:

@@ -48,11 +48,19 @@ def sha256(text):
 
 CANONICAL = [
     ("members are sorted", {"b": 1, "a": {"d": [], "c": {}}}, '{"a":{"c":{},"d":[]},"b":1}'),
-    ("numbers are as short as they can be", [333333333.33333329, 1e30, 4.50, 2e-3, 1e-27], "[333333333.3333333,1e+30,4.5,0.002,1e-27]"),
+    (
+        "numbers are as short as they can be",
+        [333333333.33333329, 1e30, 4.50, 2e-3, 1e-27],
+        "[333333333.3333333,1e+30,4.5,0.002,1e-27]",
+    ),
     ("a whole number has no fraction", {"amount": 500.0, "n": 1e2}, '{"amount":500,"n":100}'),
-    ("large whole numbers are written out", [1e20, 9007199254740991, -9007199254740991], "[100000000000000000000,9007199254740991,-9007199254740991]"),
+    (
+        "large whole numbers are written out",
+        [1e20, 9007199254740991, -9007199254740991],
+        "[100000000000000000000,9007199254740991,-9007199254740991]",
+    ),
     ("very large ones are not", [1e21], "[1e+21]"),
-    ("texts escape what must be escaped alone", "\u20ac$\u000f\nA'B\"\\\\\"/", '"\u20ac$\\u000f\\nA\'B\\"\\\\\\\\\\"/"'),
+    ("texts escape what must be escaped alone", '\u20ac$\u000f\nA\'B"\\\\"/', '"\u20ac$\\u000f\\nA\'B\\"\\\\\\\\\\"/"'),
     (
         "names are sorted by UTF-16, not by code point",
         {"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\U0001f600": 5, "\u0080": 6, "\u00f6": 7},
@@ -69,12 +77,28 @@ def canonical():
 # --- operations ---------------------------------------------------------------------------------------------------------------
 
 OPERATIONS = [
-    ("everything", {"capability": "payments.authorize", "resource": "invoice:INV-7", "parameters": {"currency": "EUR", "amount": 500}, "audience": "https://pay.example.com", "expiration_seconds": 120}),
+    (
+        "everything",
+        {
+            "capability": "payments.authorize",
+            "resource": "invoice:INV-7",
+            "parameters": {"currency": "EUR", "amount": 500},
+            "audience": "https://pay.example.com",
+            "expiration_seconds": 120,
+        },
+    ),
     ("a capability alone", {"capability": "web.search"}),
     ("a resource with a path", {"capability": "document.read", "resource": "document:reports/2026/q3"}),
     ("a resource with a second colon", {"capability": "bucket.read", "resource": "arn:aws:s3"}),
     ("parameters without a member are there", {"capability": "job.run", "parameters": {}}),
-    ("nested parameters", {"capability": "mail.send", "resource": "mailbox:team", "parameters": {"to": ["a@example.com"], "meta": {"tries": 1, "note": "Gr\u00fc\u00dfe"}}}),
+    (
+        "nested parameters",
+        {
+            "capability": "mail.send",
+            "resource": "mailbox:team",
+            "parameters": {"to": ["a@example.com"], "meta": {"tries": 1, "note": "Gr\u00fc\u00dfe"}},
+        },
+    ),
 ]
 
 
@@ -95,7 +119,13 @@ def evaluation(operation):
 
 def operations():
     return [
-        {"name": n, "operation": o, "details": details(o), "fingerprint": "sha256:" + sha256(compact(details(o))), "evaluation": evaluation(o)}
+        {
+            "name": n,
+            "operation": o,
+            "details": details(o),
+            "fingerprint": "sha256:" + sha256(compact(details(o))),
+            "evaluation": evaluation(o),
+        }
         for n, o in OPERATIONS
     ]
 
@@ -156,12 +186,29 @@ DIFFERS = [
     ("x:" + "*a" * 100, "x:" + "a" * 99),
 ]
 
-OPERATION = {"type": "countersign_operation", "capability": "payments.authorize", "resource": "invoice:INV-7", "parameters": {"amount": 500, "currency": "EUR"}, "digest": "sha256:00", "jit_request": "95386bc2-72f8-458a-b721-1469278869e8"}
-LIMIT = {"type": "countersign_capability", "capability": "document.read", "resources": ["document:reports/*", "document:manuals/**"]}
+OPERATION = {
+    "type": "countersign_operation",
+    "capability": "payments.authorize",
+    "resource": "invoice:INV-7",
+    "parameters": {"amount": 500, "currency": "EUR"},
+    "digest": "sha256:00",
+    "jit_request": "95386bc2-72f8-458a-b721-1469278869e8",
+}
+LIMIT = {
+    "type": "countersign_capability",
+    "capability": "document.read",
+    "resources": ["document:reports/*", "document:manuals/**"],
+}
 
 
 def requirement(name, scope, held, capability, resource, parameters, allowed):
-    return {"name": name, "scope": scope, "details": held, "require": {"capability": capability, "resource": resource, "parameters": parameters}, "allowed": allowed}
+    return {
+        "name": name,
+        "scope": scope,
+        "details": held,
+        "require": {"capability": capability, "resource": resource, "parameters": parameters},
+        "allowed": allowed,
+    }
 
 
 def requirements():
@@ -173,14 +220,46 @@ def requirements():
         requirement("one that is not", "web.search", [], "document.read", None, None, False),
         requirement("part of a name is not the name", "web.search.all", [], "web.search", None, None, False),
         requirement("nothing in scope", "", [], "", None, None, False),
-        requirement("on a resource that a pattern has", "document.read web.search", [LIMIT], "document.read", "document:manuals/a/b", None, True),
+        requirement(
+            "on a resource that a pattern has",
+            "document.read web.search",
+            [LIMIT],
+            "document.read",
+            "document:manuals/a/b",
+            None,
+            True,
+        ),
         requirement("on another", "document.read web.search", [LIMIT], "document.read", "document:private/a", None, False),
         requirement("on none, where resources are limited", "document.read web.search", [LIMIT], "document.read", None, None, False),
         requirement("the limit of one is not that of another", "document.read web.search", [LIMIT], "web.search", None, None, True),
-        requirement("two limits of one capability allow what both allow", "document.read", [LIMIT, {**LIMIT, "resources": ["document:reports/q3"]}], "document.read", "document:reports/q4", None, False),
-        requirement("a limit with no resource allows none", "document.read", [{**LIMIT, "resources": []}], "document.read", "document:reports/q3", None, False),
+        requirement(
+            "two limits of one capability allow what both allow",
+            "document.read",
+            [LIMIT, {**LIMIT, "resources": ["document:reports/q3"]}],
+            "document.read",
+            "document:reports/q4",
+            None,
+            False,
+        ),
+        requirement(
+            "a limit with no resource allows none",
+            "document.read",
+            [{**LIMIT, "resources": []}],
+            "document.read",
+            "document:reports/q3",
+            None,
+            False,
+        ),
         requirement("exactly the operation", pay, [OPERATION], pay, "invoice:INV-7", eur, True),
-        requirement("the same, in another order and notation", pay, [OPERATION], pay, "invoice:INV-7", {"currency": "EUR", "amount": 500.0}, True),
+        requirement(
+            "the same, in another order and notation",
+            pay,
+            [OPERATION],
+            pay,
+            "invoice:INV-7",
+            {"currency": "EUR", "amount": 500.0},
+            True,
+        ),
         requirement("another amount", pay, [OPERATION], pay, "invoice:INV-7", {**eur, "amount": 501}, False),
         requirement("a text is not a number", pay, [OPERATION], pay, "invoice:INV-7", {**eur, "amount": "500"}, False),
         requirement("a parameter more", pay, [OPERATION], pay, "invoice:INV-7", {**eur, "urgent": True}, False),
@@ -228,12 +307,25 @@ class Es:
 ED, ES, STRANGER = Ed("countersign vectors ed"), Es("countersign vectors es"), Ed("countersign vectors stranger")
 
 AGENT, OTHER = "agent:research/research-bot", "agent:tools/search-tool"
-UID, OTHER_UID, USERS_UID = "20a17a32-eec4-42ae-a0ef-bb6ed69e33ca", "29394a47-b697-4beb-ba00-e196eb446d79", "0b2d4c0e-6a0f-4f5b-9d0d-0a6f3b1d8f11"
+UID, OTHER_UID, USERS_UID = (
+    "20a17a32-eec4-42ae-a0ef-bb6ed69e33ca",
+    "29394a47-b697-4beb-ba00-e196eb446d79",
+    "0b2d4c0e-6a0f-4f5b-9d0d-0a6f3b1d8f11",
+)
 CLOUD_UID = "7c1b1f0a-51a5-4a52-8d8e-8b2a0f2f6f10"
 
 PLAIN = {
-    "iss": ISSUER, "sub": AGENT, "client_id": AGENT, "aud": AUDIENCE, "scope": "document.read web.search", "authorization_details": [LIMIT],
-    "iat": NOW - 60, "exp": NOW + 240, "jti": "ExwsCeqXzhn4bw9vc16ijQ", "txn": "vYcXAR7nmcvcnS2KxWdCSQ", "agent_uid": UID,
+    "iss": ISSUER,
+    "sub": AGENT,
+    "client_id": AGENT,
+    "aud": AUDIENCE,
+    "scope": "document.read web.search",
+    "authorization_details": [LIMIT],
+    "iat": NOW - 60,
+    "exp": NOW + 240,
+    "jti": "ExwsCeqXzhn4bw9vc16ijQ",
+    "txn": "vYcXAR7nmcvcnS2KxWdCSQ",
+    "agent_uid": UID,
     "links": [{"sub": AGENT, "agent_uid": UID, "epoch": 0, "sa": "research-bot"}],
 }
 
@@ -243,14 +335,26 @@ def actor(sub, inner=None):
 
 
 DELEGATED = {
-    **PLAIN, "sub": "user:alice@acme.example", "client_id": OTHER, "act": actor(OTHER, actor(AGENT)), "agent_uid": OTHER_UID,
-    "jti": "Tn3XGc0Jgq3uKpq0oE3v0A", "ancestors": ["OUyWIjd6EdbanMD6ALWkfw"], "user": {"issuer": {"name": "acme", "uid": USERS_UID}, "epoch": 0},
+    **PLAIN,
+    "sub": "user:alice@acme.example",
+    "client_id": OTHER,
+    "act": actor(OTHER, actor(AGENT)),
+    "agent_uid": OTHER_UID,
+    "jti": "Tn3XGc0Jgq3uKpq0oE3v0A",
+    "ancestors": ["OUyWIjd6EdbanMD6ALWkfw"],
+    "user": {"issuer": {"name": "acme", "uid": USERS_UID}, "epoch": 0},
     "links": [
         {"sub": AGENT, "agent_uid": UID, "epoch": 0, "issuer": {"name": "cloud", "uid": CLOUD_UID}, "subject": "x"},
         {"sub": OTHER, "agent_uid": OTHER_UID, "epoch": 3, "sa": "search-tool"},
     ],
 }
-CALLED = {**PLAIN, "client_id": OTHER, "act": actor(OTHER), "agent_uid": OTHER_UID, "links": [PLAIN["links"][0], DELEGATED["links"][1]]}
+CALLED = {
+    **PLAIN,
+    "client_id": OTHER,
+    "act": actor(OTHER),
+    "agent_uid": OTHER_UID,
+    "links": [PLAIN["links"][0], DELEGATED["links"][1]],
+}
 
 
 def signed(claims, key=ED, header=None, payload=None, sign=True):
@@ -262,7 +366,19 @@ def signed(claims, key=ED, header=None, payload=None, sign=True):
 
 
 def ok(name, token, subject, actor, chain, user, **more):
-    return {"name": name, "token": token, "error": None, "verified": {"subject": subject, "actor": actor, "chain": chain, "user": user, "scopes": ["document.read", "web.search"], **more}}
+    return {
+        "name": name,
+        "token": token,
+        "error": None,
+        "verified": {
+            "subject": subject,
+            "actor": actor,
+            "chain": chain,
+            "user": user,
+            "scopes": ["document.read", "web.search"],
+            **more,
+        },
+    }
 
 
 def bad(name, token, error, code, **more):
@@ -276,7 +392,7 @@ def without(claims, *names):
 def tokens():
     good, rejected, malformed = signed(PLAIN), "TokenRejected", "token_malformed"
     header = {"typ": "at+jwt", "alg": "EdDSA", "kid": ED.kid}
-    flipped = good[:2] + [("A" if good[2][0] != "A" else "B") + good[2][1:]]
+    flipped = [*good[:2], ("A" if good[2][0] != "A" else "B") + good[2][1:]]
     cases = [
         ok("an agent for itself", good, AGENT, AGENT, [AGENT], None, jti=PLAIN["jti"], txn=PLAIN["txn"], expires_at=PLAIN["exp"]),
         ok("signed with ES256", signed(PLAIN, ES), AGENT, AGENT, [AGENT], None),
@@ -284,7 +400,14 @@ def tokens():
         ok("two agents for a user", signed(DELEGATED), "user:alice@acme.example", OTHER, [AGENT, OTHER], "alice@acme.example"),
         ok("typ with its prefix", signed(PLAIN, header={**header, "typ": "application/at+jwt"}), AGENT, AGENT, [AGENT], None),
         ok("ended, but within the leeway", signed({**PLAIN, "exp": NOW - 4}), AGENT, AGENT, [AGENT], None),
-        ok("issued by a clock that is ahead, within the leeway", signed({**PLAIN, "iat": NOW + 4, "nbf": NOW + 4}), AGENT, AGENT, [AGENT], None),
+        ok(
+            "issued by a clock that is ahead, within the leeway",
+            signed({**PLAIN, "iat": NOW + 4, "nbf": NOW + 4}),
+            AGENT,
+            AGENT,
+            [AGENT],
+            None,
+        ),
         bad("ended", signed({**PLAIN, "exp": NOW - 6}), "TokenExpired", "token_expired"),
         bad("issued in the future", signed({**PLAIN, "iat": NOW + 6}), rejected, "not_yet_valid"),
         bad("not valid yet", signed({**PLAIN, "nbf": NOW + 6}), rejected, "not_yet_valid"),
@@ -298,7 +421,12 @@ def tokens():
         bad("an ID token", signed(PLAIN, header={**header, "typ": "JWT"}), rejected, "wrong_type"),
         bad("of no type", signed(PLAIN, header=without(header, "typ")), rejected, "wrong_type"),
         bad("a state of the revocation feed", signed(PLAIN, header={**header, "typ": "revocations+jwt"}), rejected, "wrong_type"),
-        bad("unsigned", signed(PLAIN, header={"typ": "at+jwt", "alg": "none", "kid": ED.kid}, sign=False), rejected, "algorithm_refused"),
+        bad(
+            "unsigned",
+            signed(PLAIN, header={"typ": "at+jwt", "alg": "none", "kid": ED.kid}, sign=False),
+            rejected,
+            "algorithm_refused",
+        ),
         bad("HS256 with the public key as secret", signed(PLAIN, header={**header, "alg": "HS256"}), rejected, "algorithm_refused"),
         bad("the algorithm of another key", signed(PLAIN, header={**header, "alg": "ES256"}), rejected, "algorithm_refused"),
         bad("with a key of its own", signed(PLAIN, STRANGER, header={**header, "jwk": STRANGER.jwk}), rejected, malformed),
@@ -306,7 +434,12 @@ def tokens():
         bad("with something critical", signed(PLAIN, header={**header, "crit": ["b64"], "b64": False}), rejected, malformed),
         bad("without the name of a key", signed(PLAIN, header=without(header, "kid")), rejected, "unknown_key"),
         bad("a member twice", signed(None, payload=json.dumps(PLAIN)[:-1] + ', "scope": "everything"}'), rejected, malformed),
-        bad("a member of the header twice", signed(PLAIN, header=json.dumps(header)[:-1] + ', "alg": "EdDSA"}'), rejected, malformed),
+        bad(
+            "a member of the header twice",
+            signed(PLAIN, header=json.dumps(header)[:-1] + ', "alg": "EdDSA"}'),
+            rejected,
+            malformed,
+        ),
         bad("two parts", good[:2], rejected, malformed),
         bad("five parts", [*good, "", ""], rejected, malformed),
         bad("padding", [good[0], good[1], good[2] + "=="], rejected, malformed),
@@ -330,8 +463,14 @@ def user_hash(name):
 
 
 STATE = {
-    "iss": ISSUER, "iat": NOW - 1, "exp": NOW + 9, "as_of": NOW - 2, "id": "one",
-    "agents": {UID: 0, OTHER_UID: 3}, "revoked": {}, "issuers": {USERS_UID: {"epoch": 0}, CLOUD_UID: {"epoch": 0}},
+    "iss": ISSUER,
+    "iat": NOW - 1,
+    "exp": NOW + 9,
+    "as_of": NOW - 2,
+    "id": "one",
+    "agents": {UID: 0, OTHER_UID: 3},
+    "revoked": {},
+    "issuers": {USERS_UID: {"epoch": 0}, CLOUD_UID: {"epoch": 0}},
 }
 
 
@@ -345,7 +484,7 @@ def dead(name, state, claims, reason, now=NOW):
 
 def revocation():
     alice = user_hash("alice@acme.example")
-    users = lambda entry: {USERS_UID: entry, CLOUD_UID: {"epoch": 0}}  # noqa: E731
+    users = lambda entry: {USERS_UID: entry, CLOUD_UID: {"epoch": 0}}
     return [
         dead("everybody stands", STATE, DELEGATED, None),
         dead("no state", None, PLAIN, "unknown"),
@@ -375,20 +514,66 @@ def feed():
     after = {k: v for k, v in times.items() if k != "iss"}
     change = {**times, "id": "two", "prev": "one"}
     return [
-        {"name": "a snapshot is taken", "state": None, "event": "snapshot", "payload": {**STATE}, "after": {k: STATE[k] for k in STATE if k != "iss"}},
-        {"name": "a heartbeat renews the times", "state": STATE, "event": "heartbeat", "payload": {**times, "id": "one"}, "after": {**without(STATE, "iss"), **after}},
-        {"name": "a heartbeat of another state", "state": STATE, "event": "heartbeat", "payload": {**times, "id": "two"}, "after": None},
-        {"name": "a heartbeat without a state", "state": None, "event": "heartbeat", "payload": {**times, "id": "one"}, "after": None},
         {
-            "name": "a change puts in, replaces and removes", "state": state(revoked={UID: ["a"]}), "event": "change",
-            "payload": {**change, "agents": {UID: None, "new": 1}, "revoked": {UID: None, OTHER_UID: ["b"]}, "issuers": {USERS_UID: {"epoch": 2}}},
-            "after": {**after, "id": "two", "agents": {OTHER_UID: 3, "new": 1}, "revoked": {OTHER_UID: ["b"]}, "issuers": {USERS_UID: {"epoch": 2}, CLOUD_UID: {"epoch": 0}}},
+            "name": "a snapshot is taken",
+            "state": None,
+            "event": "snapshot",
+            "payload": {**STATE},
+            "after": {k: STATE[k] for k in STATE if k != "iss"},
         },
         {
-            "name": "a change of nothing in a member leaves it", "state": STATE, "event": "change", "payload": {**change, "agents": {}},
+            "name": "a heartbeat renews the times",
+            "state": STATE,
+            "event": "heartbeat",
+            "payload": {**times, "id": "one"},
+            "after": {**without(STATE, "iss"), **after},
+        },
+        {
+            "name": "a heartbeat of another state",
+            "state": STATE,
+            "event": "heartbeat",
+            "payload": {**times, "id": "two"},
+            "after": None,
+        },
+        {
+            "name": "a heartbeat without a state",
+            "state": None,
+            "event": "heartbeat",
+            "payload": {**times, "id": "one"},
+            "after": None,
+        },
+        {
+            "name": "a change puts in, replaces and removes",
+            "state": state(revoked={UID: ["a"]}),
+            "event": "change",
+            "payload": {
+                **change,
+                "agents": {UID: None, "new": 1},
+                "revoked": {UID: None, OTHER_UID: ["b"]},
+                "issuers": {USERS_UID: {"epoch": 2}},
+            },
+            "after": {
+                **after,
+                "id": "two",
+                "agents": {OTHER_UID: 3, "new": 1},
+                "revoked": {OTHER_UID: ["b"]},
+                "issuers": {USERS_UID: {"epoch": 2}, CLOUD_UID: {"epoch": 0}},
+            },
+        },
+        {
+            "name": "a change of nothing in a member leaves it",
+            "state": STATE,
+            "event": "change",
+            "payload": {**change, "agents": {}},
             "after": {**after, "id": "two", "agents": STATE["agents"], "revoked": {}, "issuers": STATE["issuers"]},
         },
-        {"name": "a change after one that was missed", "state": STATE, "event": "change", "payload": {**change, "prev": "zero", "agents": {}}, "after": None},
+        {
+            "name": "a change after one that was missed",
+            "state": STATE,
+            "event": "change",
+            "payload": {**change, "prev": "zero", "agents": {}},
+            "after": None,
+        },
         {"name": "a change without a state", "state": None, "event": "change", "payload": change, "after": None},
     ]
 
@@ -403,14 +588,41 @@ def challenges():
     return {
         "out": [
             {"name": "no token", "kind": "missing", "resource_metadata": metadata, "status": 401, "www_authenticate": base},
-            {"name": "a token that is refused", "kind": "invalid", "resource_metadata": metadata, "status": 401, "www_authenticate": base + ', error="invalid_token"'},
-            {"name": "a scope that is missing", "kind": "scope", "scope": "document.read", "resource_metadata": metadata, "status": 403, "www_authenticate": base + scope},
-            {"name": "it cannot be told", "kind": "unknown", "resource_metadata": metadata, "status": 503, "www_authenticate": None},
+            {
+                "name": "a token that is refused",
+                "kind": "invalid",
+                "resource_metadata": metadata,
+                "status": 401,
+                "www_authenticate": base + ', error="invalid_token"',
+            },
+            {
+                "name": "a scope that is missing",
+                "kind": "scope",
+                "scope": "document.read",
+                "resource_metadata": metadata,
+                "status": 403,
+                "www_authenticate": base + scope,
+            },
+            {
+                "name": "it cannot be told",
+                "kind": "unknown",
+                "resource_metadata": metadata,
+                "status": 503,
+                "www_authenticate": None,
+            },
         ],
         "in": [
             {"header": base, "scheme": "bearer", "parameters": {"resource_metadata": metadata}},
-            {"header": base + scope, "scheme": "bearer", "parameters": {"resource_metadata": metadata, "error": "insufficient_scope", "scope": "document.read"}},
-            {"header": 'BEARER error = "a \\"quoted\\" word" ,scope=x', "scheme": "bearer", "parameters": {"error": 'a "quoted" word', "scope": "x"}},
+            {
+                "header": base + scope,
+                "scheme": "bearer",
+                "parameters": {"resource_metadata": metadata, "error": "insufficient_scope", "scope": "document.read"},
+            },
+            {
+                "header": 'BEARER error = "a \\"quoted\\" word" ,scope=x',
+                "scheme": "bearer",
+                "parameters": {"error": 'a "quoted" word', "scope": "x"},
+            },
             {"header": 'DPoP algs="ES256 EdDSA"', "scheme": "dpop", "parameters": {"algs": "ES256 EdDSA"}},
             {"header": 'Bearer error="one", error="two"', "scheme": None, "parameters": None},
             {"header": 'Bearer error="open', "scheme": None, "parameters": None},
@@ -421,7 +633,16 @@ def challenges():
 
 def answer(name, call, status, error, cls, code, headers=None, body=None, **more):
     body = body if body is not None else {"error": error, "error_description": "why"}
-    return {"name": name, "call": call, "status": status, "headers": headers or {}, "body": body, "class": cls, "code": code, **more}
+    return {
+        "name": name,
+        "call": call,
+        "status": status,
+        "headers": headers or {},
+        "body": body,
+        "class": cls,
+        "code": code,
+        **more,
+    }
 
 
 def errors():
@@ -431,7 +652,14 @@ def errors():
         answer("a capability that is not granted", "token", 400, "invalid_scope", "InvalidScope", "invalid_scope"),
         answer("an audience that is not allowed", "token", 400, "invalid_target", "InvalidTarget", "invalid_target"),
         answer("a malformed request", "token", 400, "invalid_request", "InvalidRequest", "invalid_request"),
-        answer("details that are refused", "token", 400, "invalid_authorization_details", "InvalidRequest", "invalid_authorization_details"),
+        answer(
+            "details that are refused",
+            "token",
+            400,
+            "invalid_authorization_details",
+            "InvalidRequest",
+            "invalid_authorization_details",
+        ),
         answer("an error nobody knows", "token", 400, "novel_error", "Refused", "novel_error"),
         answer("a refusal without a code", "token", 418, None, "Refused", "http_418", body={}),
         answer("a refusal that is no JSON", "token", 400, None, "Refused", "http_400", body="<html>"),
@@ -439,7 +667,16 @@ def errors():
         answer("too many requests, nobody says for how long", "token", 429, passing, "RateLimited", passing, retry_after=None),
         answer("unavailable", "token", 503, passing, "Unavailable", passing, {"Retry-After": "1"}, retry_after=1),
         answer("a broken gateway", "token", 502, None, "Unavailable", "http_502", body="<html>"),
-        answer("a redirect, which is not followed", "token", 302, None, "Unavailable", "unexpected_redirect", {"Location": "https://evil.example"}, body=""),
+        answer(
+            "a redirect, which is not followed",
+            "token",
+            302,
+            None,
+            "Unavailable",
+            "unexpected_redirect",
+            {"Location": "https://evil.example"},
+            body="",
+        ),
         answer("a user that is not known", "file", 400, "unknown_user_id", "InvalidRequest", "unknown_user_id"),
         answer("a capability that cannot be approved", "file", 400, "invalid_scope", "InvalidScope", "invalid_scope"),
         answer("a hint that has expired", "file", 400, "expired_login_hint_token", "InvalidRequest", "expired_login_hint_token"),

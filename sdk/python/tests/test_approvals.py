@@ -113,9 +113,7 @@ def test_a_person_approves_and_the_token_is_for_that_alone(asking: Any, authorit
         asking.approval(request.id, wait=5)
 
 
-@pytest.mark.parametrize(
-    ("what", "error"), [("deny_request", ApprovalDenied), ("expire", ApprovalExpired), ("withdraw", ApprovalDenied)]
-)
+@pytest.mark.parametrize(("what", "error"), [("deny_request", ApprovalDenied), ("expire", ApprovalExpired), ("withdraw", ApprovalDenied)])
 def test_what_is_not_approved_is_told_while_one_waits(asking: Any, authority: FakeAuthority, what: str, error: type) -> None:
     authority.require_approval("payments.authorize")
     request = asking.request_approval(PAY)

@@ -60,7 +60,13 @@ def test_what_was_given_comes_first_and_then_the_environment_in_order(
 def test_nothing_found_lists_what_was_tried_and_what_it_lacked() -> None:
     with pytest.raises(CredentialNotFound) as nothing:
         Client(url="https://x.example").token()
-    for name in ("credential=", "COUNTERSIGN_SIDECAR_URL", "COUNTERSIGN_PRIVATE_KEY_FILE", "COUNTERSIGN_TOKEN_FILE", "COUNTERSIGN_CLOUD"):
+    for name in (
+        "credential=",
+        "COUNTERSIGN_SIDECAR_URL",
+        "COUNTERSIGN_PRIVATE_KEY_FILE",
+        "COUNTERSIGN_TOKEN_FILE",
+        "COUNTERSIGN_CLOUD",
+    ):
         assert name in nothing.value.message
 
 

@@ -176,7 +176,15 @@ def test_a_sidecar_elsewhere_is_not_accepted(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://countersign.example.com", "ftp://x", "countersign.example.com", "https://user:word@x", "https://x?y=1", "https://", "//x"],
+    [
+        "http://countersign.example.com",
+        "ftp://x",
+        "countersign.example.com",
+        "https://user:word@x",
+        "https://x?y=1",
+        "https://",
+        "//x",
+    ],
 )
 def test_an_authority_is_spoken_to_over_tls_or_on_this_machine(url: str) -> None:
     with pytest.raises(ConfigurationError):

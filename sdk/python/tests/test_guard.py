@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from countersign import Client, ConfigurationError, CountersignError, Denied, Guard, Pending, PrivateKey, Sidecar, Tool, current_permit
+from countersign import (
+    Client,
+    ConfigurationError,
+    CountersignError,
+    Denied,
+    Guard,
+    Pending,
+    PrivateKey,
+    Sidecar,
+    Tool,
+    current_permit,
+)
 from countersign import guard as guard_module
 from countersign.testing import FakeAuthority
 
@@ -200,7 +211,11 @@ def test_nothing_runs_while_the_authority_is_away(client_of: Any, authority: Fak
     client = client_of(url=authority.url, credential=lambda: "a.b.c", timeout=0.5, max_retries=0)
     asking = Asking(client, mode=mode)
     asking.check("search", {})
-    for fault in (authority.down, lambda: (authority.up(), authority.slow(2.0)), lambda: (authority.slow(0), authority.fail(503, 10))):
+    for fault in (
+        authority.down,
+        lambda: (authority.up(), authority.slow(2.0)),
+        lambda: (authority.slow(0), authority.fail(503, 10)),
+    ):
         fault()
         no = denied(asking, "search", {})
         assert no.code == "authority_unavailable"

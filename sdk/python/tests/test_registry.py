@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from countersign import AccessDenied, Conflict, ConfigurationError, CredentialInvalid, NotFound, Registry, Unauthenticated, Unavailable
+from countersign import (
+    AccessDenied,
+    ConfigurationError,
+    Conflict,
+    CredentialInvalid,
+    NotFound,
+    Registry,
+    Unauthenticated,
+    Unavailable,
+)
 from countersign.testing.server import Answer, Asked, Server
 
 SPEC = {"owner": "team@acme.example", "capabilities": [{"name": "document.read"}]}
@@ -108,7 +117,11 @@ def test_refusals_are_what_they_are(registry: Registry, api: Api) -> None:
 
 def test_writing_is_not_sent_twice(registry: Registry, api: Api) -> None:
     agent = registry.register("research", "bot", SPEC)
-    for write in (lambda: registry.replace(agent), lambda: registry.delete("research", "bot"), lambda: registry.register("a", "b", SPEC)):
+    for write in (
+        lambda: registry.replace(agent),
+        lambda: registry.delete("research", "bot"),
+        lambda: registry.register("a", "b", SPEC),
+    ):
         before = len(api.server.asked)
         api.answers = [refused(503, "temporarily_unavailable")]
         with pytest.raises(Unavailable):

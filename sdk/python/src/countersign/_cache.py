@@ -89,5 +89,5 @@ class Cache:
 
 def _renew_after(life: float) -> float:
     """Two thirds of a life, a tenth earlier or later so that not all renew at once, and not within the last 30 s of a long one."""
-    planned = life * 2 / 3 * random.uniform(0.9, 1.1)
+    planned = life * 2 / 3 * random.uniform(0.9, 1.1)  # noqa: S311
     return min(planned, max(life - BEFORE_END, life / 3))

@@ -70,4 +70,4 @@ def expect(reply: Reply, asked: Asked) -> dict[str, object]:
 def backoff(attempt: int) -> float:
     """How long to pause, with enough chance in it that not all ask at once."""
     full = min(PAUSE * 2.0**attempt, PAUSE_MAX)
-    return full * random.uniform(0.5, 1.0)
+    return full * random.uniform(0.5, 1.0)  # noqa: S311

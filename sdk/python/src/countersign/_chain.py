@@ -51,7 +51,8 @@ class Chain:
         if path := self._environment.get("COUNTERSIGN_PRIVATE_KEY_FILE"):
             if client_id is None:
                 raise ConfigurationError(
-                    "COUNTERSIGN_PRIVATE_KEY_FILE is set and COUNTERSIGN_CLIENT_ID is not", advice="It is agent:<namespace>/<name>."
+                    "COUNTERSIGN_PRIVATE_KEY_FILE is set and COUNTERSIGN_CLIENT_ID is not",
+                    advice="It is agent:<namespace>/<name>.",
                 )
             return PrivateKey(path, client_id, self._environment.get("COUNTERSIGN_KEY_ID") or None)
         lacked.append("COUNTERSIGN_PRIVATE_KEY_FILE is not set")

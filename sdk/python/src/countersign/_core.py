@@ -146,9 +146,7 @@ class Core:
         end = unverified(subject.reveal()).get("exp")
         return (yield from self._kept(key, make, float(end) if isinstance(end, int | float) else None, fresh=False))
 
-    def _kept(
-        self, key: Key, make: Callable[[Route], Flow[Request]], until: float | None, *, fresh: bool
-    ) -> Flow[AccessToken]:
+    def _kept(self, key: Key, make: Callable[[Route], Flow[Request]], until: float | None, *, fresh: bool) -> Flow[AccessToken]:
         """A token that is kept, else a new one; and another in the background when it is time."""
 
         def obtain() -> Flow[AccessToken]:
@@ -213,9 +211,7 @@ class Core:
 
     # --- questions --------------------------------------------------------------------------------------------------------------
 
-    def evaluate(
-        self, operation: Operation, on_behalf_of: str | None = None, context: Mapping[str, Any] | None = None
-    ) -> Flow[Decision]:
+    def evaluate(self, operation: Operation, on_behalf_of: str | None = None, context: Mapping[str, Any] | None = None) -> Flow[Decision]:
         """May the agent do this?"""
         beside = yield from self._beside(operation, on_behalf_of, context)
         body = {**beside, **operation.question()}
@@ -251,9 +247,7 @@ class Core:
         """May it, in plain words?"""
         return Answer.of((yield from self._question("/ask", {"question": question})))
 
-    def _beside(
-        self, operation: Operation, on_behalf_of: str | None, context: Mapping[str, Any] | None
-    ) -> Flow[dict[str, Any]]:
+    def _beside(self, operation: Operation, on_behalf_of: str | None, context: Mapping[str, Any] | None) -> Flow[dict[str, Any]]:
         said: dict[str, Any] = dict(context or {})
         audience = operation.audience or self.settings.audience
         if audience is not None and "access_token" not in said:
@@ -276,9 +270,7 @@ class Core:
         return calls.expect(reply, "question")
 
 
-def _token(
-    audience: str | None, scope: str | None, details: Mapping[str, Any] | None, *, fresh: bool
-) -> Callable[[Route], Flow[Request]]:
+def _token(audience: str | None, scope: str | None, details: Mapping[str, Any] | None, *, fresh: bool) -> Callable[[Route], Flow[Request]]:
     return lambda route: route.token(audience, scope, details, fresh=fresh)
 
 

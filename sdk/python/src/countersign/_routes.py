@@ -27,9 +27,7 @@ class Route(Protocol):
     #: Whether tokens are kept at the other end, so that none are kept here.
     keeps_tokens: bool
 
-    def token(
-        self, audience: str | None, scope: str | None, details: Mapping[str, Any] | None, *, fresh: bool
-    ) -> Flow[Request]:
+    def token(self, audience: str | None, scope: str | None, details: Mapping[str, Any] | None, *, fresh: bool) -> Flow[Request]:
         """For a token of the agent itself."""
 
     def exchange(
@@ -61,9 +59,7 @@ class Direct:
     def __init__(self, issuer: str, credential: Credential, clock: Clock) -> None:
         self._issuer, self._credential, self._clock = issuer, credential, clock
 
-    def token(
-        self, audience: str | None, scope: str | None, details: Mapping[str, Any] | None, *, fresh: bool
-    ) -> Flow[Request]:
+    def token(self, audience: str | None, scope: str | None, details: Mapping[str, Any] | None, *, fresh: bool) -> Flow[Request]:
         parameters: Form = [("grant_type", "client_credentials"), ("audience", audience), ("scope", scope)]
         return (yield from self._post("/oauth2/token", [*parameters, ("authorization_details", _listed(details))]))
 
@@ -116,9 +112,7 @@ class Beside:
     def __init__(self, sidecar: Sidecar) -> None:
         self._url = sidecar.url
 
-    def token(
-        self, audience: str | None, scope: str | None, details: Mapping[str, Any] | None, *, fresh: bool
-    ) -> Flow[Request]:
+    def token(self, audience: str | None, scope: str | None, details: Mapping[str, Any] | None, *, fresh: bool) -> Flow[Request]:
         _no_details(details)
         asked = urlencode([(name, value) for name, value in (("audience", audience), ("scope", scope)) if value is not None])
         headers = {"Cache-Control": "no-cache"} if fresh else {}

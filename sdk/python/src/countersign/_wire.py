@@ -20,7 +20,15 @@ BODY_MAX: Final = 1024 * 1024
 #: Longest wait for a connection, in seconds.
 CONNECT: Final = 5.0
 
-_UNSENT: Final = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "InvalidURL", "LocalProtocolError"}
+_UNSENT: Final = {
+    "ConnectError",
+    "ConnectTimeout",
+    "PoolTimeout",
+    "ProxyError",
+    "UnsupportedProtocol",
+    "InvalidURL",
+    "LocalProtocolError",
+}
 
 
 class Clients:

@@ -1,9 +1,9 @@
 """Middleware for ASGI applications (FastAPI, Starlette and others): nothing gets past it without a token that was verified.
 
-    app.add_middleware(CountersignMiddleware, verifier=AsyncVerifier(issuer, audience), resource="https://docs.example.com")
+app.add_middleware(CountersignMiddleware, verifier=AsyncVerifier(issuer, audience), resource="https://docs.example.com")
 
-    @app.get("/reports/{name}")
-    async def report(name: str, token: VerifiedToken = Depends(require("document.read", "document:reports/{name}"))): ...
+@app.get("/reports/{name}")
+async def report(name: str, token: VerifiedToken = Depends(require("document.read", "document:reports/{name}"))): ...
 """
 
 from __future__ import annotations

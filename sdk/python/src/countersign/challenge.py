@@ -56,7 +56,7 @@ def refusal(error: CountersignError | None, resource_metadata: str) -> Refusal:
     if error is None:
         return Refusal(401, {"WWW-Authenticate": base}, {"error": "unauthorized", "error_description": "a Bearer token is needed"})
     if isinstance(error, InsufficientScope):
-        scope = re.sub(r'[^!#-\[\]-~ ]', "", error.scope)
+        scope = re.sub(r"[^!#-\[\]-~ ]", "", error.scope)
         headers = {"WWW-Authenticate": f'{base}, error="insufficient_scope", scope="{scope}"'}
         return Refusal(403, headers, {"error": "insufficient_scope", "error_description": error.message})
     if isinstance(error, TokenRejected) and not isinstance(error, RevocationUnknown):

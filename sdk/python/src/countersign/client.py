@@ -116,9 +116,7 @@ class Client:
         """Gives up a token with all that descends from it, or a request for approval."""
         self.run(self._core.revoke(token_or_request))
 
-    def evaluate(
-        self, operation: Operation, *, on_behalf_of: str | None = None, context: Mapping[str, Any] | None = None
-    ) -> Decision:
+    def evaluate(self, operation: Operation, *, on_behalf_of: str | None = None, context: Mapping[str, Any] | None = None) -> Decision:
         """May the agent do this? Nothing is used by asking."""
         return self.run(self._core.evaluate(operation, on_behalf_of, context))
 
@@ -218,9 +216,7 @@ class AsyncClient:
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:

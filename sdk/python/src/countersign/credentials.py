@@ -55,9 +55,7 @@ class Sidecar(Credential):
         self.url = endpoint(url, "the address of the sidecar").rstrip("/")
         self.client_id = client_id
         if not is_loopback(urlsplit(self.url).hostname or ""):
-            raise ConfigurationError(
-                "the sidecar is not on this machine", advice="COUNTERSIGN_SIDECAR_URL is http://127.0.0.1:<port>."
-            )
+            raise ConfigurationError("the sidecar is not on this machine", advice="COUNTERSIGN_SIDECAR_URL is http://127.0.0.1:<port>.")
 
     def describe(self) -> str:
         return f"sidecar at {self.url}"

@@ -184,9 +184,7 @@ class AccessDenied(CountersignError):
 
     default_code = "access_denied"
 
-    def __init__(
-        self, message: str, *, reason: Reason | None = None, evaluation_id: str | None = None, **more: Any
-    ) -> None:
+    def __init__(self, message: str, *, reason: Reason | None = None, evaluation_id: str | None = None, **more: Any) -> None:
         super().__init__(message, **more)
         self.reason = reason
         self.evaluation_id = evaluation_id

@@ -52,9 +52,7 @@ _FOR_MODEL: Final[dict[str, str]] = {
 }
 _DENIED: Final = "This is not allowed. Nothing was done. Do not try again."
 #: Denials that depend on the call: the tool as such may be of use.
-_DEPENDS: Final = frozenset(
-    {"approval_required", "resource_not_granted", "parameters_refused", "condition_unmet", "condition_undecided"}
-)
+_DEPENDS: Final = frozenset({"approval_required", "resource_not_granted", "parameters_refused", "condition_unmet", "condition_undecided"})
 
 
 class Denied(CountersignError):

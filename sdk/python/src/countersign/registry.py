@@ -136,9 +136,7 @@ class _Flows:
                 return Request(method, self._url + path, sent)
             return Request(method, self._url + path, {**sent, "Content-Type": "application/json"}, Secret(json.dumps(body)))
 
-        asking = calls.ask(
-            make, "registry", clock=self._clock, timeout=self._timeout, retries=self._retries, repeatable=repeatable
-        )
+        asking = calls.ask(make, "registry", clock=self._clock, timeout=self._timeout, retries=self._retries, repeatable=repeatable)
         return (yield from asking)
 
 
@@ -226,9 +224,7 @@ class AsyncRegistry:
     async def __aenter__(self) -> AsyncRegistry:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -278,5 +274,3 @@ def _credential(token: Given) -> Credential:
 
 def _path(namespace: str, name: str) -> str:
     return f"/{quote(namespace, safe='')}/{quote(name, safe='')}"
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from ._jws import Jws
 from .canonical import same
@@ -99,7 +99,6 @@ def read(jws: Jws, *, issuer: str, audience: str, now: float, leeway: float) -> 
     issued, ends, begins = claims.get("iat"), claims.get("exp"), claims.get("nbf", claims.get("iat"))
     if not _is_time(issued) or not _is_time(ends) or not _is_time(begins):
         raise _malformed("its times are missing or no numbers")
-    assert isinstance(issued, int | float) and isinstance(ends, int | float) and isinstance(begins, int | float)  # noqa: S101
     if now >= ends + leeway:
         raise TokenExpired("the token has ended")
     if max(issued, begins) > now + leeway:
@@ -161,7 +160,7 @@ def _sub(value: object) -> str | None:
     return sub if isinstance(sub, str) else None
 
 
-def _is_time(value: object) -> bool:
+def _is_time(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

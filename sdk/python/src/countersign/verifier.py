@@ -72,9 +72,7 @@ class _Flows:
         if calls.expect(reply, "introspect").get("active") is not True:
             raise TokenRevoked("the token is not alive", code="inactive")
 
-    def evaluate(
-        self, verified: VerifiedToken, operation: Operation, context: Mapping[str, Any] | None
-    ) -> Flow[Decision]:
+    def evaluate(self, verified: VerifiedToken, operation: Operation, context: Mapping[str, Any] | None) -> Flow[Decision]:
         body = {
             "subject": {"type": "agent", "id": verified.actor},
             **operation.question(),
@@ -97,9 +95,7 @@ class _Flows:
 
         yield from waiting.once_only(once, self._clock, self._timeout)
 
-    def _post(
-        self, endpoint: str, parameters: Form, asked: Asked, *, repeatable: bool = True, timeout: float | None = None
-    ) -> Flow[Reply]:
+    def _post(self, endpoint: str, parameters: Form, asked: Asked, *, repeatable: bool = True, timeout: float | None = None) -> Flow[Reply]:
         url = yield from self.keys.at(endpoint)
         credential = self._credential_of()
 
@@ -111,9 +107,7 @@ class _Flows:
             headers = {"Content-Type": FORM, "Authorization": f"Bearer {assertion.reveal()}"}
             return Request("POST", url, headers, form(parameters))
 
-        asking = calls.ask(
-            make, asked, clock=self._clock, timeout=timeout or self._timeout, retries=1, repeatable=repeatable
-        )
+        asking = calls.ask(make, asked, clock=self._clock, timeout=timeout or self._timeout, retries=1, repeatable=repeatable)
         reply = yield from asking
         if reply.status == 401:
             # The server's own credential, not the token that was shown to it.
@@ -237,9 +231,7 @@ class AsyncVerifier:
     async def __aenter__(self) -> AsyncVerifier:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.aclose()
 
     @property
@@ -274,9 +266,7 @@ class AsyncVerifier:
             _dead(self.feed.reason(verified.claims))
         return verified
 
-    async def evaluate(
-        self, token: VerifiedToken, operation: Operation, *, context: Mapping[str, Any] | None = None
-    ) -> Decision:
+    async def evaluate(self, token: VerifiedToken, operation: Operation, *, context: Mapping[str, Any] | None = None) -> Decision:
         """Asks the authority: with the conditions, and as everything is now."""
         return await self._driver.run(self._flows.evaluate(token, operation, context))
 

@@ -1,4 +1,4 @@
-"""What a FakeAuthority answers: tokens, approvals, questions, and what resource servers ask."""
+"""What a FakeAuthority answers: tokens, approvals, and what resource servers ask. Questions are in `questions`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..canonical import canonical
 from ..tokens import unverified
+from . import questions
+from .refused import CIBA, Refused
 from .server import Answer, Asked
 from .signing import access_claims
 
 if TYPE_CHECKING:
     from .authority import FakeAuthority, Request
-
-CIBA = "urn:openid:params:grant-type:ciba"
-EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
-CLIENT_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-
-
-class Refused(Exception):
-    """A refusal."""
-
-    def __init__(self, status: int, error: str, description: str, **headers: str) -> None:
-        super().__init__(error)
-        body = {"error": error, "error_description": description}
-        self.answer = Answer(status, body, headers)
 
 
 def answer_to(authority: FakeAuthority, asked: Asked) -> Answer:
@@ -42,19 +31,23 @@ def answer_to(authority: FakeAuthority, asked: Asked) -> Answer:
         ("POST", "/oauth2/revoke"): _revoke,
         ("POST", "/oauth2/introspect"): _introspect,
         ("POST", "/jit/complete"): _complete,
-        ("POST", "/access/v1/evaluation"): _evaluation,
-        ("POST", "/access/v1/evaluations"): _evaluations,
-        ("POST", "/access/v1/search/action"): _search,
-        ("POST", "/ask"): _ask,
+    }
+    asking = {
+        "/access/v1/evaluation": questions.evaluation,
+        "/access/v1/evaluations": questions.evaluations,
+        "/access/v1/search/action": questions.search,
+        "/ask": questions.ask,
     }
     beside = {("GET", "/token"): _token, ("POST", "/token"): _token, ("POST", "/jit"): _file, ("POST", "/revoke"): _revoke}
     handler = beside.get(at, handlers.get(at)) if asked.is_sidecar else handlers.get(at)
     if asked.is_sidecar and asked.method == "GET" and asked.path.startswith("/jit/"):
         handler = _poll_beside
-    if handler is None:
-        return Refused(404, "not_found", "there is no such endpoint").answer
     try:
-        return handler(authority, asked)
+        if handler is not None:
+            return handler(authority, asked)
+        if asked.path in asking:
+            return asking[asked.path](authority, _who(authority, asked), asked)
+        raise Refused(404, "not_found", "there is no such endpoint")
     except Refused as refused:
         return refused.answer
 
@@ -112,17 +105,18 @@ def _revocations(authority: FakeAuthority, asked: Asked) -> Answer:
 
 
 def _events(authority: FakeAuthority) -> Iterator[tuple[str, str]]:
-    version = authority.version
+    told = authority.version
     yield "snapshot", authority.sign("revocations+jwt", authority.state())
     while not authority.stopping:
         with authority.changed:
-            authority.changed.wait_for(lambda: authority.version != version or authority.stopping, 0.5)
-            state = authority.state()
-        if authority.version == version:
+            if authority.version == told and not authority.stopping:
+                authority.changed.wait(0.5)
+            version, state = authority.version, authority.state()
+        if version == told:
             times = {name: state[name] for name in ("iss", "iat", "exp", "as_of", "id")}
             yield "heartbeat", authority.sign("revocations-heartbeat+jwt", times)
         else:
-            version = authority.version
+            told = version
             yield "snapshot", authority.sign("revocations+jwt", state)
 
 
@@ -152,7 +146,11 @@ def _token(authority: FakeAuthority, asked: Asked) -> Answer:
     if not scope:
         raise Refused(400, "invalid_scope", "nothing is granted without approval")
     limits = [
-        {"type": "countersign_capability", "capability": name, "resources": [rule.resource for n, rule in authority.rules if n == name]}
+        {
+            "type": "countersign_capability",
+            "capability": name,
+            "resources": [rule.resource for n, rule in authority.rules if n == name],
+        }
         for name in scope.split()
         if all(rule.resource is not None for n, rule in authority.rules if n == name)
     ]
@@ -172,18 +170,14 @@ def _may(authority: FakeAuthority, details: Mapping[str, Any]) -> None:
         raise Refused(400, "invalid_scope", rule.message)
 
 
-def _issued(
-    authority: FakeAuthority, agent: str, scope: str, audience: str, details: Any, parent: Mapping[str, Any] | None
-) -> Answer:
+def _issued(authority: FakeAuthority, agent: str, scope: str, audience: str, details: Any, parent: Mapping[str, Any] | None) -> Answer:
     token = _minted(authority, agent, scope, audience, details, parent)
     life = unverified(token)["exp"] - int(time.time())
     body = {"access_token": token, "token_type": "Bearer", "expires_in": max(1, life), "scope": scope}
     return Answer(200, body, {"Cache-Control": "no-store"})
 
 
-def _minted(
-    authority: FakeAuthority, agent: str, scope: str, audience: str, details: Any, parent: Mapping[str, Any] | None
-) -> str:
+def _minted(authority: FakeAuthority, agent: str, scope: str, audience: str, details: Any, parent: Mapping[str, Any] | None) -> str:
     user, chain, lifetime = None, [agent], authority.lifetime
     more: dict[str, Any] = {}
     if parent is not None:
@@ -191,7 +185,10 @@ def _minted(
         user = subject.removeprefix("user:") if not subject.startswith("agent:") else None
         chain = [link["sub"] for link in parent.get("links", [])] + [agent]
         lifetime = min(lifetime, int(parent.get("exp", time.time() + lifetime) - time.time()))
-        more = {"txn": parent.get("txn"), "ancestors": [*parent.get("ancestors", []), *([parent["jti"]] if "jti" in parent else [])]}
+        more = {
+            "txn": parent.get("txn"),
+            "ancestors": [*parent.get("ancestors", []), *([parent["jti"]] if "jti" in parent else [])],
+        }
     claims = access_claims(
         authority.url,
         chain,
@@ -333,69 +330,3 @@ def _introspect(authority: FakeAuthority, asked: Asked) -> Answer:
     if dead or any(claims["jti"] in names for names in authority.revoked.values()):
         return Answer(200, {"active": False})
     return Answer(200, {"active": True, "token_type": "Bearer", "username": claims["sub"], **claims})
-
-
-# --- questions ----------------------------------------------------------------------------------------------------------------------
-
-
-def _judged(authority: FakeAuthority, agent: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    context: dict[str, Any] = {"evaluation_id": authority.new_id()}
-    try:
-        action, resource = body["action"], f"{body['resource']['type']}:{body['resource']['id']}"
-    except (KeyError, TypeError):
-        raise Refused(400, "invalid_request", "a question has a subject, an action and a resource") from None
-    details = {"type": "countersign_operation", "capability": action["name"], "parameters": action.get("properties")}
-    details["resource"] = None if resource == "none:none" else resource
-    if authority.waiting(agent, details) is not None:
-        waiting = authority.waiting(agent, details)
-        reason = {"code": "approved", "message": "a person has approved it"}
-        approval = {"auth_req_id": waiting.id if waiting else None, "grant_type": CIBA}
-        return {"decision": True, "context": {**context, "reason": reason, "approval": approval}}
-    rule = authority.rule(action["name"], details["resource"])
-    if rule.kind == "allow":
-        return {"decision": True, "context": {**context, "reason": {"code": "allowed"}}}
-    if rule.kind == "deny":
-        return {"decision": False, "context": {**context, "reason": {"code": rule.code, "message": rule.message}}}
-    request = {"endpoint": authority.url + "/oauth2/bc-authorize", "authorization_details": [details], "requestable": True}
-    reason = {"code": "approval_required", "message": f"{action['name']} needs a person's approval for each use"}
-    return {"decision": False, "context": {**context, "reason": reason, "access_request": request}}
-
-
-def _evaluation(authority: FakeAuthority, asked: Asked) -> Answer:
-    return Answer(200, _judged(authority, _who(authority, asked), asked.body))
-
-
-def _evaluations(authority: FakeAuthority, asked: Asked) -> Answer:
-    agent = _who(authority, asked)
-    return Answer(200, {"evaluations": [_judged(authority, agent, item) for item in asked.body["evaluations"]]})
-
-
-def _search(authority: FakeAuthority, asked: Asked) -> Answer:
-    agent, names = _who(authority, asked), sorted({name for name, _ in authority.rules})
-    bodies = {name: {**asked.body, "action": {"name": name}} for name in names}
-    found = [{"name": name} for name, body in bodies.items() if _judged(authority, agent, body)["decision"]]
-    return Answer(200, {"results": found, "page": {"next_token": "", "count": len(found), "total": len(found)}})
-
-
-def _ask(authority: FakeAuthority, asked: Asked) -> Answer:
-    """It reads no language: a question that names a capability is about that."""
-    agent, question = _who(authority, asked), str(asked.body.get("question", ""))
-    named = [name for name, _ in authority.rules if name in question]
-    parts = [
-        {
-            "capability": name,
-            "resource": None,
-            "subject": agent,
-            "parameters": {},
-            "words": name,
-            "decision": authority.rule(name, None).kind == "allow",
-            "reason": {"code": "allowed" if authority.rule(name, None).kind == "allow" else "capability_not_granted"},
-            "requestable": authority.rule(name, None).kind == "approve",
-        }
-        for name in named
-    ]
-    decision = bool(parts) and all(part["decision"] for part in parts)
-    unresolved = [] if parts else [{"text": question, "nearest": []}]
-    reason = {"code": "allowed" if decision else "denied" if parts else "not_understood", "message": ""}
-    body = {"decision": decision, "reason": reason, "interpretation": parts, "unresolved": unresolved}
-    return Answer(200, {**body, "evaluation_id": authority.new_id()})
