@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from typing import Any
 
 import pytest
 
 from countersign import (
     AccessDenied,
+    AsyncRegistry,
     ConfigurationError,
     Conflict,
     CredentialInvalid,
@@ -105,6 +106,20 @@ def test_a_list_goes_over_all_pages(registry: Registry) -> None:
     assert [agent.name for agent in registry.list("research")] == ["bot-1", "bot-3"]
 
 
+def test_the_same_is_said_in_asyncio(api: Api) -> None:
+    async def run() -> list[str]:
+        async with AsyncRegistry(url=api.server.url, token=lambda: "kubernetes.token.x") as registry:
+            agents = [await registry.register("research", f"bot-{n}", SPEC) for n in range(3)]
+            assert await registry.get("research", "bot-0") == agents[0]
+            await registry.replace(agents[0].with_spec(suspended=True))
+            with pytest.raises(Conflict):
+                await registry.replace(agents[0])
+            await registry.delete("research", "bot-1")
+            return [agent.name async for agent in registry.list()]
+
+    assert asyncio.run(run()) == ["bot-0", "bot-2"]
+
+
 def test_refusals_are_what_they_are(registry: Registry, api: Api) -> None:
     for status, error, kind in ((401, "invalid_token", Unauthenticated), (403, "access_denied", AccessDenied)):
         api.answers = [refused(status, error)]
@@ -149,4 +164,3 @@ def test_the_credential_is_one_for_kubernetes_and_not_the_agents(api: Api, monke
     assert api.server.asked[-1].headers["authorization"] == "Bearer kubernetes.token.y"
     with pytest.raises(ConfigurationError):
         Registry()
-    assert json.dumps(SPEC)

@@ -21,6 +21,7 @@ from .approvals import ApprovalRequest
 from .canonical import idempotency_key
 from .client import AsyncClient, Client
 from .errors import (
+    AccessDenied,
     AlreadyCompleted,
     ApprovalDenied,
     ApprovalExpired,
@@ -314,6 +315,7 @@ def _outcome(error: Exception) -> Denied | Pending:
         (AlreadyCompleted, "approval_used"),
         (Unavailable, "authority_unavailable"),
         (Refused, "authority_refused"),
+        (AccessDenied, "authority_refused"),
     )
     if not isinstance(error, CountersignError):
         # Its words may quote the arguments of the call, and are not ours to repeat.

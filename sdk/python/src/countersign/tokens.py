@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
@@ -58,6 +59,12 @@ class AccessToken:
         return f"AccessToken(<secret>, scope={sorted(self.scope)}, expires_at={self.expires_at:.0f})"
 
     __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AccessToken) and hmac.compare_digest(self.value.encode(), other.value.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._value.digest())
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an AccessToken is not pickled: send .value where that is meant, and nowhere else")
