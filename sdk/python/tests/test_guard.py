@@ -222,6 +222,36 @@ def test_nothing_runs_while_the_authority_is_away(client_of: Any, authority: Fak
         assert "later" in no.for_model()
 
 
+def test_a_model_that_calls_again_by_another_id_has_what_was_approved_once(ready: Any, authority: FakeAuthority) -> None:
+    rejecting = Asking(ready, mode="reject", justification="Said by a model.")
+    request = pending(rejecting, "pay", INVOICE).request
+    assert authority.approvals[request.id].justification == "Said by a model."
+    authority.approve(request.id)
+    assert rejecting.check("pay", INVOICE, call_id="call-2").request.id == request.id
+    assert pending(rejecting, "pay", INVOICE, call_id="call-3").request.id != request.id
+
+
+def test_a_call_that_is_resumed_waits_until_it_may_look_again(ready: Any, authority: FakeAuthority) -> None:
+    authority.interval = 0.6
+    interrupting = Asking(ready, mode="interrupt")
+    request = pending(interrupting, "pay", INVOICE).request
+    authority.approve(request.id)
+    assert interrupting.check("pay", INVOICE).completed
+
+
+def test_a_token_for_something_else_runs_nothing(interrupting: Asking, authority: FakeAuthority) -> None:
+    request_id = approved(interrupting, authority)
+    request = authority.approvals[request_id]
+    request.phase, request.issued_at = "issued", time.monotonic()
+    request.token = authority.token_for("payments.authorize", details=[{**request.details, "parameters": {"amount": 5_000_000}}])
+    assert denied(interrupting, "pay", INVOICE).code == "approval_mismatch"
+    assert request.phase == "issued", "and it is not used up"
+
+
+def test_a_call_without_an_id_is_denied(interrupting: Asking) -> None:
+    assert denied(interrupting, "search", {}, call_id="").code == "guard_failed"
+
+
 def test_nothing_runs_when_completing_is_not_answered(interrupting: Asking, authority: FakeAuthority) -> None:
     approved(interrupting, authority)
     authority.fail(503, 10, path="/jit/complete")
@@ -274,7 +304,7 @@ def test_there_is_no_way_to_fail_open() -> None:
     import inspect
 
     parameters = set(inspect.signature(Guard.__init__).parameters)
-    assert parameters == {"self", "client", "tools", "mode", "max_wait"}
+    assert parameters == {"self", "client", "tools", "mode", "max_wait", "justification"}
     with pytest.raises(ConfigurationError):
         Guard(None, {}, mode="allow")  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ from ._core import Core, secret_of
 from ._flow import Flow
 from ._waiting import Mode
 from .approvals import ApprovalRequest
-from .canonical import idempotency_key
+from .canonical import idempotency_key, same
 from .client import AsyncClient, Client
 from .errors import (
     AccessDenied,
@@ -161,7 +161,9 @@ class Guard:
     """Asks the authority before a tool runs.
 
     `tools` says for each tool which capability it needs. `mode` says what becomes of a call that a person must approve: it waits for at
-    most `max_wait` seconds, or is Pending at once; adapters tell `interrupt` and `reject` apart.
+    most `max_wait` seconds, or is Pending at once. With `interrupt` a framework resumes the same call. With `reject` a model is told to
+    call again, so that an approval of exactly the same operation counts for a call of another name. `justification` is shown to whoever
+    decides.
     """
 
     def __init__(
@@ -171,10 +173,11 @@ class Guard:
         *,
         mode: Mode = "wait",
         max_wait: float = 120.0,
+        justification: str | None = None,
     ) -> None:
         if mode not in ("wait", "interrupt", "reject"):
             raise ConfigurationError("mode is wait, interrupt or reject")
-        self.client, self.mode, self.max_wait = client, mode, max_wait
+        self.client, self.mode, self.max_wait, self.justification = client, mode, max_wait, justification
         self.tools: dict[str, Tool] = {name: Tool.of(tool) for name, tool in tools.items()}
 
     def check(
@@ -265,6 +268,8 @@ class Guard:
         mapped = self.tools.get(tool)
         if mapped is None:
             raise Denied(f"the tool {tool} is not in the map of the guard", code="unmapped")
+        if not call_id:
+            raise Denied("the call has no id", code="guard_failed")
         operation = mapped.operation(dict(args))
         core = self.client.core
         decision = yield from self._decide(core, operation, subject)
@@ -273,12 +278,22 @@ class Guard:
         if decision is not None and not decision.allowed and not decision.requestable:
             denied = waiting.denied(operation, decision)
             raise Denied(denied.message, code=denied.code, reason=decision.reason, evaluation_id=decision.evaluation_id)
-        key = idempotency_key(run_id, call_id, tool, operation.details())
-        request = yield from waiting.file(core, operation, subject_token=subject, idempotency_key=key)
+        awaited = None if decision is None or decision.approval is None else decision.approval.get("auth_req_id")
+        if self.mode == "reject" and request_id is None and isinstance(awaited, str):
+            # A model that was told to call again does so by another id.
+            request = ApprovalRequest(awaited, operation=operation)
+        else:
+            key = idempotency_key(run_id, call_id, tool, operation.details())
+            filing = waiting.file(core, operation, justification=self.justification, subject_token=subject, idempotency_key=key)
+            request = yield from filing
         if request_id is not None and request_id != request.id:
             raise Denied(f"request {request_id} is not that of this call", code="approval_mismatch")
         waits = self.mode == "wait"
-        token = yield from waiting.look(core, request, wait=self.max_wait if waits else 0.0, insist=waits)
+        # Whoever resumes has reason to: the look may have to wait until it is not too soon after the last.
+        short = request.interval + 0.5 if request_id is not None or awaited is not None else 0.0
+        token = yield from waiting.look(core, request, wait=self.max_wait if waits else short, insist=waits)
+        if not _is_for(token, operation):
+            raise Denied("the token is for another operation than the call", code="approval_mismatch")
         if not mapped.sends_token:
             # Before the tool runs: whoever gets past this line is the only one.
             yield from waiting.complete(core, token)
@@ -322,6 +337,20 @@ def _outcome(error: Exception) -> Denied | Pending:
         return Denied(f"the guard failed ({type(error).__name__})", code="guard_failed")
     code = next((code for kind, code in kinds if isinstance(error, kind)), "guard_failed")
     return Denied(error.message, code=code, advice=error.advice, request_id=error.request_id, status=error.status)
+
+
+def _is_for(token: AccessToken, operation: Operation) -> bool:
+    """Whether a token says that it is for exactly this: what a person saw is what is done."""
+    listed = token.claims().get("authorization_details")
+    if not isinstance(listed, list) or len(listed) != 1 or not isinstance(listed[0], dict):
+        return False
+    said = listed[0]
+    return (
+        said.get("type") == "countersign_operation"
+        and said.get("capability") == operation.capability
+        and said.get("resource") == operation.resource
+        and same(said.get("parameters") or {}, operation.parameters or {})
+    )
 
 
 def _could(decision: Decision) -> bool:

@@ -8,6 +8,7 @@ from string import Formatter
 from typing import Any, Literal
 
 from .operation import Operation
+from .resources import is_resource
 
 __all__ = ["Tool"]
 
@@ -46,9 +47,12 @@ class Tool:
         return None
 
     def _resource(self, args: Mapping[str, Any]) -> str | None:
-        if self.resource is None or isinstance(self.resource, str):
-            return None if self.resource is None else _formatted(self.resource, args)
-        return _text(self.resource(args))
+        if self.resource is None:
+            return None
+        named = _formatted(self.resource, args) if isinstance(self.resource, str) else self.resource(args)
+        if not isinstance(named, str) or not is_resource(named):
+            raise ValueError("the arguments name no resource")
+        return named
 
     def _parameters(self, args: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if self.parameters is None:
@@ -80,9 +84,3 @@ def _formatted(template: str, args: Mapping[str, Any]) -> str:
             raise ValueError(f"the argument {name} cannot stand in a resource")
         text += part
     return text
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("resource= returned no text")
-    return value
