@@ -83,7 +83,9 @@ GENERATED := $(RESOURCES:%=crds/%.yaml) \
 	charts/countersign/files/admission/validating.yaml \
 	charts/countersign/files/admission/mutating.yaml \
 	charts/countersign/files/admission/inject.yaml \
-	charts/countersign/files/admission/injected.yaml
+	charts/countersign/files/admission/injected.yaml \
+	docs/reference-crds.md \
+	docs/openapi.json
 
 # $(call generate,DIRECTORY): writes all of it below DIRECTORY.
 define generate
@@ -94,11 +96,13 @@ define generate
 	cargo run --locked --quiet -- admission mutating >$(1)/charts/countersign/files/admission/mutating.yaml
 	cargo run --locked --quiet -- admission inject >$(1)/charts/countersign/files/admission/inject.yaml
 	cargo run --locked --quiet -- admission injected >$(1)/charts/countersign/files/admission/injected.yaml
+	cargo run --locked --quiet -- reference crds >$(1)/docs/reference-crds.md
+	cargo run --locked --quiet -- reference openapi >$(1)/docs/openapi.json
 endef
 
 # Into a folder beside, then over, so that a failure leaves the old files whole.
 .PHONY: gen
-gen: ## Regenerate the definitions and the admission policies
+gen: ## Regenerate the definitions, the admission policies and their pages
 	@mkdir -p $(DEV)
 	rm -rf $(DEV)/gen
 	$(call generate,$(DEV)/gen)

@@ -73,6 +73,12 @@ pub enum Command {
         /// Which of them.
         kind: PolicyKind,
     },
+    /// Print a page of the manual that is written from the program itself.
+    #[command(hide = true)]
+    Reference {
+        /// Which of them.
+        page: ReferencePage,
+    },
     /// Make an Ed25519 key pair for an agent: write the private key, print what to put into the Agent.
     Keygen(KeygenArgs),
     /// Print a client assertion (RFC 7523) signed with an agent's key, for a token request with curl.
@@ -104,6 +110,15 @@ pub enum PolicyKind {
     Inject,
     /// The one that refuses pods which would run without it.
     Injected,
+}
+
+/// Pages of the manual that the program writes itself.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ReferencePage {
+    /// The resources, in Markdown.
+    Crds,
+    /// The registration API, in OpenAPI.
+    Openapi,
 }
 
 /// How ServiceAccount tokens are checked.

@@ -4,8 +4,8 @@ use clap::Parser as _;
 use countersign::cli::audit::AuditArgs;
 use countersign::cli::revoke::RevokeArgs;
 use countersign::cli::sidecar::SidecarArgs;
-use countersign::cli::{assertion, audit, can, keygen, reach, self_test};
-use countersign::config::{Cli, Command, PolicyKind, RotateArgs, ServeArgs};
+use countersign::cli::{assertion, audit, can, keygen, reach, reference, self_test};
+use countersign::config::{Cli, Command, PolicyKind, ReferencePage, RotateArgs, ServeArgs};
 use countersign::controller::credentials::{self, Mode};
 use countersign::snapshot::Snapshot;
 use countersign::time::Clock;
@@ -40,6 +40,12 @@ fn main() -> ExitCode {
         Command::Admission { kind: PolicyKind::Mutating } => print(&admission::mutating_yaml()),
         Command::Admission { kind: PolicyKind::Inject } => print(&admission::inject_yaml()),
         Command::Admission { kind: PolicyKind::Injected } => print(&admission::injected_yaml()),
+        Command::Reference { page: ReferencePage::Crds } => {
+            reference::resources().map_err(|e| e.to_string()).and_then(|text| print(&text))
+        }
+        Command::Reference { page: ReferencePage::Openapi } => {
+            reference::registration().map_err(|e| e.to_string()).and_then(|text| print(&text))
+        }
         Command::Keygen(args) => {
             let now = Clock::system().now().as_second();
             keygen::run(&args, now, &mut std::io::stdout(), &mut std::io::stderr()).map_err(|e| e.to_string())

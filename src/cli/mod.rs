@@ -8,6 +8,7 @@ pub mod keygen;
 pub mod objects;
 mod private_file;
 pub mod reach;
+pub mod reference;
 pub mod revoke;
 pub mod self_test;
 pub mod sidecar;

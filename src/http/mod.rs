@@ -35,6 +35,7 @@ pub use limits::{RateLimits, Rates};
 pub use polls::Polls;
 pub use portal::Portal;
 pub use probes::router as probes;
+pub(crate) use registration::document as registration_document;
 pub use revocations::Feed;
 
 use crate::audit::flood::Floodgate;

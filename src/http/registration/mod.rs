@@ -9,6 +9,7 @@ mod openapi;
 mod wire;
 
 pub(super) use agents::{Agents, Intent, Wanted};
+pub(crate) use openapi::document;
 
 use super::audit::parameters;
 use super::caller::bearer;

@@ -22,7 +22,8 @@ pub(super) async fn endpoint(State(app): State<Arc<App>>, request: Request<Body>
     Json(document(&app.issuer)).into_response()
 }
 
-fn document(server: &str) -> Value {
+/// The description, of the API at `server`.
+pub(crate) fn document(server: &str) -> Value {
     let agent = reference("Agent");
     let one = json!({"200": reply("The Agent, and its version as ETag.", &agent)});
     json!({
