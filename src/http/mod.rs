@@ -8,6 +8,8 @@ mod backchannel;
 mod caller;
 mod complete;
 mod details;
+#[cfg(test)]
+mod documented;
 pub(crate) mod error;
 mod exchange;
 pub(crate) mod form;

@@ -353,18 +353,22 @@ fn a_ledger_that_cannot_be_read_stops_nobody_from_working() {
 }
 
 #[test]
-fn every_event_and_field_that_is_recorded_is_explained() {
+fn every_event_field_and_reason_that_is_recorded_is_explained() {
     let world = World::shared();
     let server = world.resource_server(DOCS);
     let tenant = world.tenant("audit-explained");
     assert!(world.introspect(&server, &tenant.access_token()).is_active());
     Auditor::of(world, "audit-explainer").get("records").expect(200);
-    let page = std::fs::read_to_string(crate::support::repository().join("docs/audit.md")).expect("the page");
+    let read = |page: &str| std::fs::read_to_string(crate::support::repository().join("docs").join(page)).expect("the page");
+    let (page, reasons) = (read("audit.md"), read("errors.md"));
     for record in world.operator.audit_lines().expect("the audit log") {
         let event = record["event"].as_str().expect("an event");
         let family = format!("`{}.*`", event.split('.').next().expect("a word"));
         let is_explained = page.contains(&format!("`{event}`")) || page.contains(&family) || event == "ledger.checkpoint";
         assert!(is_explained, "event {event}");
+        if let Some(reason) = record["reason"].as_str() {
+            assert!(reasons.contains(&format!("`{reason}`")), "reason {reason} of {event}");
+        }
         for field in record.as_object().expect("members").keys() {
             assert!(page.contains(&format!("`{field}`")), "field {field} of {event}");
         }
