@@ -46,6 +46,10 @@ demo: tools build clients ## Run the examples from beginning to end
 test: tools clients browser ## Run all tests, on a real Kubernetes API server
 	cargo test --locked -- --test-threads=$(TEST_THREADS)
 
+.PHONY: docs
+docs: tools build clients tests/docs/node_modules/.package-lock.json ## Build the manual, check its links and run its blocks
+	@docs/check.sh $(DEV)/docs "$(CACHE)/tools" $(BINARIES)
+
 .PHONY: image
 image: ## Make the image of the operator, with its SBOM, and check it
 	@image/image.sh $(DEV)/image
@@ -76,7 +80,7 @@ fmt: ## Format the code
 	cargo fmt
 	gofmt -w tests/cluster tests/node
 
-# What is generated from the Rust types and committed.
+# What is generated and committed: from the Rust types, but for llms.txt, which is from the pages of the manual.
 RESOURCES := agents capabilities jitrequests trustedissuers
 GENERATED := $(RESOURCES:%=crds/%.yaml) \
 	$(RESOURCES:%=charts/countersign/files/crds/%.yaml) \
@@ -85,7 +89,8 @@ GENERATED := $(RESOURCES:%=crds/%.yaml) \
 	charts/countersign/files/admission/inject.yaml \
 	charts/countersign/files/admission/injected.yaml \
 	docs/reference-crds.md \
-	docs/openapi.json
+	docs/openapi.json \
+	docs/llms.txt
 
 # $(call generate,DIRECTORY): writes all of it below DIRECTORY.
 define generate
@@ -98,6 +103,7 @@ define generate
 	cargo run --locked --quiet -- admission injected >$(1)/charts/countersign/files/admission/injected.yaml
 	cargo run --locked --quiet -- reference crds >$(1)/docs/reference-crds.md
 	cargo run --locked --quiet -- reference openapi >$(1)/docs/openapi.json
+	docs/book.py llms >$(1)/docs/llms.txt
 endef
 
 # Into a folder beside, then over, so that a failure leaves the old files whole.
@@ -184,4 +190,4 @@ tests/%/node_modules/.package-lock.json: tests/%/package-lock.json
 .PHONY: clean
 clean: down ## Stop what runs and remove what was built, but not the cache
 	cargo clean
-	rm -rf $(DEV) tests/clients/node_modules tests/portal/node_modules
+	rm -rf $(DEV) tests/clients/node_modules tests/docs/node_modules tests/portal/node_modules
