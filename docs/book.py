@@ -23,7 +23,8 @@ import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-LINK = re.compile(r"(\]\()([^)\s]+)(\))")
+# Code is matched too, to be passed over: nothing in it is a link.
+LINK = re.compile(r"(?P<code>(`+)(?!`).*?(?<!`)\2(?!`))|\]\((?P<target>[^)\s]+)\)")
 FENCE = re.compile(r"^\s*(```|~~~)")
 ENTRY = re.compile(r"^\s*-? *\[([^\]]+)\]\(([^)]*)\)\s*$")
 
@@ -65,20 +66,21 @@ class Rewriting:
         return outside_code(text, lambda line: LINK.sub(lambda match: self.link(match, folder), line))
 
     def link(self, match, folder):
-        found = resolve(match[2], folder)
-        if found is None:
+        target = match["target"]
+        found = target and resolve(target, folder)
+        if not found:
             return match[0]
         file, fragment = found
         behind = f"#{fragment}" if fragment else ""
         if not file.is_relative_to(ROOT) or not file.exists():
-            raise SystemExit(f"{folder}: {match[2]} leads to nothing in the repository")
+            raise SystemExit(f"{folder}: {target} leads to nothing in the repository")
         if file.parent == DOCS:
-            return f"{match[1]}{file.name}{behind}{match[3]}"
+            return f"]({file.name}{behind})"
         if file.suffix == ".md":
             self.chapter(file)
-            return f"{match[1]}{chapter_of(file)}{behind}{match[3]}"
+            return f"]({chapter_of(file)}{behind})"
         self.files.add(file)
-        return f"{match[1]}source/{file.relative_to(ROOT)}{'/index.html' if file.is_dir() else ''}{match[3]}"
+        return f"](source/{file.relative_to(ROOT)}{'/index.html' if file.is_dir() else ''})"
 
     def chapter(self, file):
         if file not in self.chapters:
@@ -206,7 +208,7 @@ def first_sentence(page):
     for line in (DOCS / page).read_text().splitlines():
         line = line.strip()
         if line and not line.startswith(("#", "<!--", "- ", "|", "```")):
-            sentence = LINK.sub("]", line).replace("[", "").replace("]", "")
+            sentence = LINK.sub(lambda match: match["code"] or "]", line).replace("[", "").replace("]", "")
             return re.split(r"(?<=[.!?]) (?=[A-Z])", sentence)[0]
     return ""
 
