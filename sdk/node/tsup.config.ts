@@ -1,4 +1,4 @@
-// Two builds of one source: ESM, and CommonJS for `require`.
+// The ES modules, and the declarations for both kinds of modules. rollup.config.mjs makes CommonJS of the ES modules.
 
 import { defineConfig } from 'tsup'
 
@@ -16,14 +16,7 @@ const entry = {
 const shared = { entry, platform: 'node', target: 'node20', outDir: 'dist' } as const
 
 export default defineConfig([
-  ...(['esm', 'cjs'] as const).map((format) => ({
-    ...shared,
-    format,
-    outExtension: () => ({ js: format === 'esm' ? '.mjs' : '.cjs' }),
-    // What is shared is there once, so that an error is of its class whichever entry it comes from.
-    splitting: true,
-    // `require` of an ES module works from Node.js 20.19 and 22.12 on only, and jose is one: it is bundled into the CommonJS build.
-    noExternal: format === 'cjs' ? ['jose'] : [],
-  })),
+  // What is shared is there once, so that an error is of its class whichever entry it comes from.
+  { ...shared, format: 'esm', splitting: true, removeNodeProtocol: false, outExtension: () => ({ js: '.mjs' }) },
   { ...shared, format: ['esm', 'cjs'], dts: { only: true } },
 ])

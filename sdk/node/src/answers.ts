@@ -32,20 +32,19 @@ export function retryAfter(headers: Record<string, string>): number | undefined 
 /**
  * The members of an answer of 2xx.
  *
- * @param secrets what was sent, which the answer must not bring into an error.
  * @throws Refused and its kin for what the service refuses, Unavailable for what means nothing.
  */
-export function read(answer: HttpAnswer, secrets: readonly string[] = []): Answer {
+export function read(answer: HttpAnswer): Answer {
   const { status, headers, body } = answer
-  if (status < 200 || status > 299) throw refusal(answer, secrets)
+  if (status < 200 || status > 299) throw refusal(answer)
   const members = body.trim() === '' ? {} : parseObject(body)
   if (!members) throw meaningless(answer, 'is no JSON object that can be read in one way only')
   return { status, headers, members }
 }
 
 /** The error for an answer that is not 2xx. */
-export function refusal(answer: HttpAnswer, secrets: readonly string[] = []): CountersignError {
-  const { status, headers } = answer
+export function refusal(answer: HttpAnswer): CountersignError {
+  const { status, headers, secrets } = answer
   const members = parseObject(answer.body)
   const error = typeof members?.error === 'string' ? redact(members.error, secrets).slice(0, 100) : undefined
   const said = typeof members?.error_description === 'string' ? redact(members.error_description, secrets) : undefined

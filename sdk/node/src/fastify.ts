@@ -53,16 +53,17 @@ export async function countersign(instance: Instance, options: ProtectionOptions
 Object.assign(countersign, { [Symbol.for('skip-override')]: true, [Symbol.for('fastify.display-name')]: 'countersign' })
 
 /** A `preHandler` that lets a request by whose token allows the capability: on the resource, with the parameters that are said. */
-export function requireCapability<R extends ProtectedRequest>(
+export function requireCapability<R extends ProtectedRequest = ProtectedRequest>(
   capability: string,
   requirement: Requirement | ((request: R) => Requirement) = {},
-): (request: R, reply: Reply) => Promise<unknown> {
+): (request: ProtectedRequest, reply: Reply) => Promise<unknown> {
   return async (request, reply) => {
     const protection = protections.get(request)
     // Without the plugin there is nothing that was verified, and nobody gets by.
     if (!protection || !request.countersign) throw new TokenRejected({ code: 'unprotected', message: 'requireCapability is used without the plugin' })
     try {
-      request.countersign.require(capability, typeof requirement === 'function' ? requirement(request) : requirement)
+      // Which kind of request it is, the route says.
+      request.countersign.require(capability, typeof requirement === 'function' ? requirement(request as R) : requirement)
     } catch (error) {
       return refuse(reply, protection.challenge(error))
     }

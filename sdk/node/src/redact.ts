@@ -11,7 +11,9 @@ const SHOWN = '[redacted]'
 /** `text` without secrets and control characters, and bounded. `secrets` are those that were sent. */
 export function redact(text: string, secrets: readonly string[] = []): string {
   let clean = text
-  for (const secret of secrets) if (secret.length > 0) clean = clean.replaceAll(secret, SHOWN)
+  for (const secret of secrets) {
+    for (const form of [secret, encodeURIComponent(secret)]) if (form !== '') clean = clean.replaceAll(form, SHOWN)
+  }
   clean = clean.replace(PEM, SHOWN).replace(JWT, SHOWN).replace(CONTROL, ' ')
   return clean.length > TEXT_MAX ? `${clean.slice(0, TEXT_MAX)}…` : clean
 }

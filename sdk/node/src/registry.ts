@@ -2,7 +2,7 @@
 
 import { readFile } from 'node:fs/promises'
 import { at, serverUrl } from './address.ts'
-import { meaningless, read, refusal } from './answers.ts'
+import { meaningless, read } from './answers.ts'
 import type { Answer } from './answers.ts'
 import type { Environment } from './credentials/chain.ts'
 import { usable } from './credentials/credential.ts'
@@ -120,8 +120,7 @@ export class Registry {
       const body = asked.body ? { body: JSON.stringify(asked.body) } : {}
       return this.#transport.send({ method: asked.method, url: address, headers, ...body, caFile, within: deadline.attempt(), fresh: asked.isIdempotent === false })
     })
-    if (answer.status > 299) throw refusal(answer, [token])
-    return read(answer, [token])
+    return read({ ...answer, secrets: [token] })
   }
 
   async #token(): Promise<string> {

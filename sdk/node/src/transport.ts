@@ -31,6 +31,8 @@ export interface HttpAnswer {
   /** Names in lower case; of a header that is there twice, the values with a comma between. */
   headers: Record<string, string>
   body: string
+  /** The secrets that were sent: an answer may repeat them, and no error must. */
+  secrets?: readonly string[]
 }
 
 /** An answer whose body is read as it comes. */

@@ -2,7 +2,7 @@
 
 import express from 'express'
 import Fastify from 'fastify'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { requireBearerAuth } from '@modelcontextprotocol/sdk/server/auth/middleware/bearerAuth.js'
 import type { Verifier } from '@countersign/sdk'
 import { protect, requireCapability } from '@countersign/sdk/express'
@@ -17,5 +17,7 @@ export async function compiles(verifier: Verifier): Promise<FastifyInstance> {
   const fastify = Fastify()
   await fastify.register(countersign, { verifier })
   fastify.get('/', { preHandler: requireInFastify('document.read') }, () => 'there')
+  const named = requireInFastify('document.read', (request: FastifyRequest<{ Params: { id: string } }>) => ({ resource: `document:${request.params.id}` }))
+  fastify.get('/:id', { preHandler: named }, (request) => String(request.url))
   return fastify
 }

@@ -11,7 +11,7 @@ import { insist } from '../retry.ts'
 import { readToken } from '../token.ts'
 import type { AccessToken } from '../token.ts'
 import type { HttpAnswer, Transport } from '../transport.ts'
-import { completeOnce, secretsIn, tokenType } from './service.ts'
+import { completeOnce, secretsIn, secretsOf, tokenType } from './service.ts'
 import type { Call, Filing, QuestionPath, Service, Subject, Target } from './service.ts'
 
 const ASSERTION_TYPE = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer'
@@ -50,21 +50,20 @@ export class DirectService implements Service {
   }
 
   async token(target: Target, call: Call): Promise<AccessToken> {
-    return this.#obtain({ grant_type: 'client_credentials', ...targetForm(target) }, call, [])
+    return this.#obtain({ grant_type: 'client_credentials', ...targetForm(target) }, call)
   }
 
   async exchange(subject: Subject, target: Target, call: Call): Promise<AccessToken> {
     const form = { grant_type: TOKEN_EXCHANGE, subject_token: subject.token, subject_token_type: tokenType(subject.type), ...targetForm(target) }
-    return this.#obtain(form, call, [subject.token])
+    return this.#obtain(form, call)
   }
 
   async revoke(token: string, call: Call): Promise<void> {
-    read(await this.#insist(call, () => this.#post('/oauth2/revoke', { token }, call)), [token])
+    read(await this.#insist(call, () => this.#post('/oauth2/revoke', { token }, call)))
   }
 
   async ask(path: QuestionPath, question: JsonObject, call: Call): Promise<Answer> {
-    const body = JSON.stringify(question)
-    return read(await this.#insist(call, () => this.#postJson(path, body, call)), secretsIn(question))
+    return read(await this.#insist(call, () => this.#postJson(path, question, call)))
   }
 
   async file(filing: Filing, call: Call): Promise<Answer> {
@@ -78,8 +77,7 @@ export class DirectService implements Service {
     }
     // With its key, a request that arrives twice is one request.
     const headers = { 'idempotency-key': idempotencyKey }
-    const answer = await this.#insist(call, () => this.#post('/oauth2/bc-authorize', form, call, { headers }))
-    return read(answer, subjectToken === undefined ? [] : [subjectToken])
+    return read(await this.#insist(call, () => this.#post('/oauth2/bc-authorize', form, call, { headers })))
   }
 
   poll(id: string, hold: number, call: Call): Promise<HttpAnswer> {
@@ -87,12 +85,12 @@ export class DirectService implements Service {
   }
 
   complete(token: string, call: Call): Promise<void> {
-    return completeOnce(call, [token], () => this.#post('/jit/complete', { token }, call, { fresh: true }))
+    return completeOnce(call, () => this.#post('/jit/complete', { token }, call, { fresh: true }))
   }
 
   /** What introspection says of a token (RFC 7662); for resource servers. */
   async introspect(token: string, call: Call): Promise<Answer> {
-    return read(await this.#insist(call, () => this.#post('/oauth2/introspect', { token }, call)), [token])
+    return read(await this.#insist(call, () => this.#post('/oauth2/introspect', { token }, call)))
   }
 
   async self(call: Call): Promise<JsonObject> {
@@ -109,13 +107,13 @@ export class DirectService implements Service {
     throw new ConfigurationError({ code: 'agent_unknown', message: `nobody says which agent this is${why}`, advice })
   }
 
-  async #obtain(form: Form, call: Call, secrets: readonly string[]): Promise<AccessToken> {
+  async #obtain(form: Form, call: Call): Promise<AccessToken> {
     let asked = 0
     const answer = await this.#insist(call, () => {
       asked = Date.now() / 1000
       return this.#post('/oauth2/token', form, call)
     })
-    const token = readToken(read(answer, secrets), asked)
+    const token = readToken(read(answer), asked)
     this.#learned = clientOf(token.value) ?? this.#learned
     return token
   }
@@ -131,15 +129,19 @@ export class DirectService implements Service {
 
   /** Sends a form with a new assertion: one that was sent before may have been used up. */
   async #post(path: string, form: Form, call: Call, sending: Sending = {}): Promise<HttpAnswer> {
-    const body = new URLSearchParams({ client_assertion_type: ASSERTION_TYPE, client_assertion: await this.#assertion(call) })
+    const assertion = await this.#assertion(call)
+    const body = new URLSearchParams({ client_assertion_type: ASSERTION_TYPE, client_assertion: assertion })
     for (const [name, value] of Object.entries(form)) if (value !== undefined) body.set(name, value)
     const headers = { 'content-type': 'application/x-www-form-urlencoded', ...sending.headers }
-    return this.#send(path, body.toString(), headers, call, sending)
+    const answer = await this.#send(path, body.toString(), headers, call, sending)
+    return { ...answer, secrets: [assertion, ...secretsOf(form)] }
   }
 
-  async #postJson(path: string, body: string, call: Call): Promise<HttpAnswer> {
-    const headers = { 'content-type': 'application/json', authorization: `Bearer ${await this.#assertion(call)}` }
-    return this.#send(path, body, headers, call, {})
+  async #postJson(path: string, question: JsonObject, call: Call): Promise<HttpAnswer> {
+    const assertion = await this.#assertion(call)
+    const headers = { 'content-type': 'application/json', authorization: `Bearer ${assertion}` }
+    const answer = await this.#send(path, JSON.stringify(question), headers, call, {})
+    return { ...answer, secrets: [assertion, ...secretsIn(question)] }
   }
 
   #send(path: string, body: string, headers: Record<string, string>, call: Call, sending: Sending): Promise<HttpAnswer> {

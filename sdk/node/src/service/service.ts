@@ -71,6 +71,11 @@ export function tokenType(type: Subject['type']): string {
   return `urn:ietf:params:oauth:token-type:${type}`
 }
 
+/** The tokens in a form, which no error may repeat. */
+export function secretsOf(form: Readonly<Record<string, string | undefined>>): string[] {
+  return [form.token, form.subject_token, form.login_hint_token].filter((secret) => secret !== undefined)
+}
+
 /** The token in a question's context, which no error may repeat. */
 export function secretsIn(question: JsonObject): string[] {
   const token = isObject(question.context) ? question.context.access_token : undefined
@@ -81,7 +86,7 @@ export function secretsIn(question: JsonObject): string[] {
  * Reports an operation as done. 200 comes once: what may have arrived is asked once more, and a 409 then tells nobody whether it was this
  * report that counted or an earlier one.
  */
-export async function completeOnce(call: Call, secrets: readonly string[], send: () => Promise<HttpAnswer>): Promise<void> {
+export async function completeOnce(call: Call, send: () => Promise<HttpAnswer>): Promise<void> {
   let isDoubtful = false
   for (let tries = 0; ; tries += 1) {
     const outcome = await send().catch((error: unknown) => {
@@ -99,13 +104,13 @@ export async function completeOnce(call: Call, secrets: readonly string[], send:
       continue
     }
     if (outcome instanceof TransportFailure) throw unanswered(outcome, call.deadline.left <= 0)
-    throw completionError(outcome, isDoubtful, secrets)
+    throw completionError(outcome, isDoubtful)
   }
 }
 
 /** The error for an answer to a report. */
-export function completionError(answer: HttpAnswer, isDoubtful: boolean, secrets: readonly string[]): CountersignError {
-  const error = refusal(answer, secrets)
+export function completionError(answer: HttpAnswer, isDoubtful: boolean): CountersignError {
+  const error = refusal(answer)
   const { code, message, requestId, status } = error
   if (status === 409 && isDoubtful) {
     const text = 'it cannot be told whether this report completed the operation, or an earlier one: an answer was lost'

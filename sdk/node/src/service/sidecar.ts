@@ -10,7 +10,7 @@ import { insist } from '../retry.ts'
 import { readToken } from '../token.ts'
 import type { AccessToken } from '../token.ts'
 import type { HttpAnswer, HttpRequest, Transport } from '../transport.ts'
-import { completeOnce, secretsIn, tokenType } from './service.ts'
+import { completeOnce, secretsIn, secretsOf, tokenType } from './service.ts'
 import type { Call, Filing, QuestionPath, Service, Subject, Target } from './service.ts'
 
 /** By it the sidecar knows that a program means it (docs/sidecar.md, "Every request"). */
@@ -39,17 +39,17 @@ export class SidecarService implements Service {
 
   async exchange(subject: Subject, target: Target, call: Call): Promise<AccessToken> {
     const form = { subject_token: subject.token, subject_token_type: tokenType(subject.type), ...query(target) }
-    return this.#obtain(call, [subject.token], () => this.#form('/token', form, call))
+    return this.#obtain(call, () => this.#form('/token', form, call))
   }
 
   async revoke(token: string, call: Call): Promise<void> {
-    read(await this.#insist(call, () => this.#form('/revoke', { token }, call)), [token])
+    read(await this.#insist(call, () => this.#form('/revoke', { token }, call)))
   }
 
   async ask(path: QuestionPath, question: JsonObject, call: Call): Promise<Answer> {
     const body = JSON.stringify(question)
     const answer = await this.#insist(call, () => this.#send('POST', path, call, { headers: { 'content-type': 'application/json' }, body }))
-    return read(answer, secretsIn(question))
+    return read({ ...answer, secrets: secretsIn(question) })
   }
 
   async file(filing: Filing, call: Call): Promise<Answer> {
@@ -59,8 +59,7 @@ export class SidecarService implements Service {
     if (justification !== undefined) form.binding_message = justification
     if (expiresIn !== undefined) form.requested_expiry = String(expiresIn)
     if (subjectToken !== undefined) form.login_hint_token = subjectToken
-    const answer = await this.#insist(call, () => this.#form('/jit', form, call, { 'idempotency-key': idempotencyKey }))
-    return read(answer, subjectToken === undefined ? [] : [subjectToken])
+    return read(await this.#insist(call, () => this.#form('/jit', form, call, { 'idempotency-key': idempotencyKey })))
   }
 
   poll(id: string, hold: number, call: Call): Promise<HttpAnswer> {
@@ -68,7 +67,7 @@ export class SidecarService implements Service {
   }
 
   complete(token: string, call: Call): Promise<void> {
-    return completeOnce(call, [token], () => this.#form('/jit/complete', { token }, call, {}, true))
+    return completeOnce(call, () => this.#form('/jit/complete', { token }, call, {}, true))
   }
 
   /** The sidecar says who asks. */
@@ -84,16 +83,16 @@ export class SidecarService implements Service {
 
   #token(target: Target, call: Call, headers: Record<string, string>): Promise<AccessToken> {
     const parameters = new URLSearchParams(query(target)).toString()
-    return this.#obtain(call, [], () => this.#send('GET', parameters === '' ? '/token' : `/token?${parameters}`, call, { headers }))
+    return this.#obtain(call, () => this.#send('GET', parameters === '' ? '/token' : `/token?${parameters}`, call, { headers }))
   }
 
-  async #obtain(call: Call, secrets: readonly string[], attempt: () => Promise<HttpAnswer>): Promise<AccessToken> {
+  async #obtain(call: Call, attempt: () => Promise<HttpAnswer>): Promise<AccessToken> {
     let asked = 0
     const answer = await this.#insist(call, () => {
       asked = Date.now() / 1000
       return attempt()
     })
-    const token = readToken(read(answer, secrets), asked)
+    const token = readToken(read(answer), asked)
     this.#learned ??= clientOf(token.value)
     return token
   }
@@ -102,9 +101,10 @@ export class SidecarService implements Service {
     return insist({ ...call, isIdempotent: true }, attempt)
   }
 
-  #form(path: string, form: Record<string, string>, call: Call, headers: Record<string, string> = {}, fresh = false): Promise<HttpAnswer> {
+  async #form(path: string, form: Record<string, string>, call: Call, headers: Record<string, string> = {}, fresh = false): Promise<HttpAnswer> {
     const body = new URLSearchParams(form).toString()
-    return this.#send('POST', path, call, { headers: { 'content-type': 'application/x-www-form-urlencoded', ...headers }, body, fresh })
+    const answer = await this.#send('POST', path, call, { headers: { 'content-type': 'application/x-www-form-urlencoded', ...headers }, body, fresh })
+    return { ...answer, secrets: secretsOf(form) }
   }
 
   #send(method: 'GET' | 'POST', path: string, call: Call, request: Partial<HttpRequest>, hold = 0): Promise<HttpAnswer> {
