@@ -15,7 +15,11 @@ export function isLoopback(hostname: string): boolean {
  */
 export function serverUrl(text: string, what: string): string {
   const refuse = (why: string) =>
-    new ConfigurationError({ code: 'url_invalid', message: `${what} ${why}`, advice: 'It is an https URL; http is for 127.0.0.1, [::1] and localhost alone.' })
+    new ConfigurationError({
+      code: 'url_invalid',
+      message: `${what} ${why}`,
+      advice: 'It is an https URL; http is for 127.0.0.1, [::1] and localhost alone.',
+    })
   let url: URL
   try {
     url = new URL(text)
@@ -24,7 +28,8 @@ export function serverUrl(text: string, what: string): string {
   }
   if (url.username || url.password) throw refuse('has a user in it')
   if (text.includes('?') || text.includes('#')) throw refuse('has a query or a fragment')
-  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && isLoopback(url.hostname))) throw refuse('is neither https nor on the loopback address')
+  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && isLoopback(url.hostname)))
+    throw refuse('is neither https nor on the loopback address')
   return text
 }
 

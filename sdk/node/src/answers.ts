@@ -1,6 +1,17 @@
 // What the service answered, read with suspicion: what says nothing is no refusal, and no yes.
 
-import { AccessDenied, Conflict, InvalidRequest, InvalidScope, InvalidTarget, NotFound, RateLimited, Refused, Unauthenticated, Unavailable } from './errors.ts'
+import {
+  AccessDenied,
+  Conflict,
+  InvalidRequest,
+  InvalidScope,
+  InvalidTarget,
+  NotFound,
+  RateLimited,
+  Refused,
+  Unauthenticated,
+  Unavailable,
+} from './errors.ts'
 import type { CountersignError, ErrorDetails } from './errors.ts'
 import { parseObject } from './json.ts'
 import type { JsonObject } from './json.ts'
@@ -52,7 +63,12 @@ export function refusal(answer: HttpAnswer): CountersignError {
   const message = `the service answers ${status}${error === undefined ? '' : ` ${error}`}${said === undefined ? '' : `: ${said}`}`
   const details = { code: error ?? `http_${status}`, message, requestId, status }
   const later = { ...details, retryAfter: retryAfter(headers) }
-  if (status < 400) return new Unavailable({ ...details, code: 'unexpected_redirect', advice: 'Redirects are not followed. Look whether the address is that of the service.' })
+  if (status < 400)
+    return new Unavailable({
+      ...details,
+      code: 'unexpected_redirect',
+      advice: 'Redirects are not followed. Look whether the address is that of the service.',
+    })
   if (status === 429) return new RateLimited({ ...later, advice: 'Ask less often, or later.' })
   if (status >= 500) return new Unavailable({ ...later, advice: 'Try again shortly. Nothing is allowed meanwhile.' })
   return refused(status, { ...details, description: said })
@@ -61,7 +77,8 @@ export function refusal(answer: HttpAnswer): CountersignError {
 function refused(status: number, details: ErrorDetails & { description: string | undefined }): CountersignError {
   const { code } = details
   if (code === 'invalid_client' || status === 401) return new Unauthenticated({ ...details, advice: ADVICE.credential })
-  if (code === 'access_denied') return new AccessDenied({ ...details, advice: 'The description says what is missing. Asking again without a change is of no use.' })
+  if (code === 'access_denied')
+    return new AccessDenied({ ...details, advice: 'The description says what is missing. Asking again without a change is of no use.' })
   if (code === 'invalid_scope') return new InvalidScope({ ...details, advice: ADVICE.scope })
   if (code === 'invalid_target') return new InvalidTarget({ ...details, advice: ADVICE.target })
   if (status === 404) return new NotFound(details)
@@ -82,7 +99,8 @@ const MALFORMED = new Set([
 ])
 
 const ADVICE = {
-  credential: 'The audit record with this request id names the rule. The credential must belong to an Agent that is Ready (kubectl get agents).',
+  credential:
+    'The audit record with this request id names the rule. The credential must belong to an Agent that is Ready (kubectl get agents).',
   scope: 'The description names the capability and what cut it. Asking again without a change is of no use.',
   target: 'Name one audience that the Agent lists (spec.tokens.audiences).',
 }

@@ -2,7 +2,15 @@
 
 import { isPassing, meaningless, read, refusal } from './answers.ts'
 import type { Answer } from './answers.ts'
-import { ApprovalDenied, ApprovalExpired, ApprovalPending, ApprovalUsed, ConfigurationError, CountersignError, Unavailable } from './errors.ts'
+import {
+  ApprovalDenied,
+  ApprovalExpired,
+  ApprovalPending,
+  ApprovalUsed,
+  ConfigurationError,
+  CountersignError,
+  Unavailable,
+} from './errors.ts'
 import { isObject } from './json.ts'
 import type { Json, JsonObject } from './json.ts'
 import { Operation } from './operation.ts'
@@ -84,14 +92,18 @@ export class Approvals {
   async look(request: ApprovalRequest, wait: number, call: Call): Promise<AccessToken> {
     const until = new Deadline(wait)
     const pace = this.#paces.of(request.id, request.interval)
-    return pace.alone(until, () => pendingOf(request, pace.interval), async () => {
-      for (;;) {
-        await turn(pace, until, request, call)
-        const outcome = await this.#once(request, pace, until, call)
-        if (!(outcome instanceof ApprovalPending)) return outcome
-        if (until.left <= 0) throw outcome
-      }
-    })
+    return pace.alone(
+      until,
+      () => pendingOf(request, pace.interval),
+      async () => {
+        for (;;) {
+          await turn(pace, until, request, call)
+          const outcome = await this.#once(request, pace, until, call)
+          if (!(outcome instanceof ApprovalPending)) return outcome
+          if (until.left <= 0) throw outcome
+        }
+      },
+    )
   }
 
   /** The same, and an answer that does not come ends nothing before `timeout` seconds are over. */
@@ -120,10 +132,12 @@ export class Approvals {
     const hold = Math.min(HOLD_MAX, Math.floor(until.left / 1000))
     const asked = Date.now() / 1000
     pace.begin()
-    const answer = await this.#service.poll(request.id, hold, { ...call, deadline: new Deadline(hold + call.deadline.left / 1000) }).catch((error: unknown) => {
-      throw error instanceof TransportFailure ? unanswered(error, false) : error
-    })
-    call.signal?.throwIfAborted()
+    const answer = await this.#service
+      .poll(request.id, hold, { ...call, deadline: new Deadline(hold + call.deadline.left / 1000) })
+      .catch((error: unknown) => {
+        call.signal?.throwIfAborted()
+        throw error instanceof TransportFailure ? unanswered(error, false) : error
+      })
     const error = approvalError(answer, request)
     if (error instanceof ApprovalPending) {
       if (error.code === 'slow_down') pace.slowDown()
@@ -146,7 +160,12 @@ async function turn(pace: Pace, until: Deadline, request: ApprovalRequest, call:
   await sleep(pause, call.signal)
 }
 
-function pendingOf(request: ApprovalRequest, retryAfter: number, code = 'authorization_pending', answer?: CountersignError): ApprovalPending<ApprovalRequest> {
+function pendingOf(
+  request: ApprovalRequest,
+  retryAfter: number,
+  code = 'authorization_pending',
+  answer?: CountersignError,
+): ApprovalPending<ApprovalRequest> {
   const advice = `Look again later, with the same request. A person approves with: kubectl countersign approve ${request.id}`
   const message = `nobody has decided yet about request ${request.id}`
   return new ApprovalPending({ code, message, advice, request, retryAfter, requestId: answer?.requestId, status: answer?.status })

@@ -6,6 +6,7 @@ import { meaningless } from './answers.ts'
 import { Approvals, ApprovalRequest, readRequest } from './approval.ts'
 import { TokenCache } from './cache.ts'
 import { expiryOf } from './claims.ts'
+import type { CallOptions, ClientOptions, EvaluateOptions, ExchangeOptions, RequestOptions, RequireOptions, TokenOptions } from './client-options.ts'
 import { findCredential } from './credentials/chain.ts'
 import type { Environment } from './credentials/chain.ts'
 import { AssertionCredential } from './credentials/credential.ts'
@@ -28,83 +29,6 @@ import { SidecarService } from './service/sidecar.ts'
 import type { AccessToken } from './token.ts'
 import { NodeTransport } from './transport.ts'
 import type { Transport } from './transport.ts'
-
-/** How a client is set up; what is left out comes from the environment. */
-export interface ClientOptions {
-  /** The issuer's URL: `COUNTERSIGN_URL`. Not needed beside a sidecar. */
-  url?: string | undefined
-  /** A file with certificates, PEM, trusted beside the usual ones for that URL: `COUNTERSIGN_CA`. */
-  caFile?: string | undefined
-  /** What proves who the agent is. Without it the chain is gone through. */
-  credential?: Credential | undefined
-  /** For whom tokens are that name nobody: `COUNTERSIGN_AUDIENCE`. */
-  audience?: string | undefined
-  /** The agent, `agent:<namespace>/<name>`: `COUNTERSIGN_CLIENT_ID`. Needed only if nothing else says it. */
-  agent?: string | undefined
-  /** How long a whole call may take, in seconds, with all that is repeated. */
-  timeout?: number | undefined
-  /** How often a request is repeated that was not answered. */
-  maxRetries?: number | undefined
-  /** How requests are sent; for tests. */
-  transport?: Transport | undefined
-  /** The environment; for tests. */
-  env?: Environment | undefined
-}
-
-/** What every call takes. */
-export interface CallOptions {
-  /** Ends the waiting of this caller. */
-  signal?: AbortSignal | undefined
-}
-
-/** What token is wanted. */
-export interface TokenOptions extends CallOptions {
-  audience?: string | undefined
-  /** Capabilities. Without it: all that the agent holds without approval. */
-  scope?: string | Iterable<string> | undefined
-  /** The one operation that it is to be good for; such a token is never kept. */
-  operation?: Operation | OperationFields | undefined
-  /** Whether none that is kept will do, for example because it was refused. */
-  fresh?: boolean | undefined
-}
-
-/** What an exchanged token is to be. */
-export interface ExchangeOptions extends CallOptions {
-  /** What was shown: the access token with which the agent was called, or a user's ID token. */
-  subjectTokenType?: Subject['type'] | undefined
-  audience?: string | undefined
-  scope?: string | Iterable<string> | undefined
-  /** The one operation that it is to be good for; such a token is never kept. */
-  operation?: Operation | OperationFields | undefined
-}
-
-/** Beside what a decision is asked for. */
-export interface EvaluateOptions extends CallOptions {
-  /** The user for whom the agent would act. */
-  onBehalfOf?: string | undefined
-  /** What conditions may look at beside the parameters. */
-  context?: JsonObject | undefined
-}
-
-/** How a person is asked. */
-export interface RequestOptions extends CallOptions {
-  /** A word to whoever decides. */
-  justification?: string | undefined
-  /** The token with which the agent was called, if it asks for whoever called it. */
-  subjectToken?: string | undefined
-  /** How long the question stands, in seconds. */
-  expiresIn?: number | undefined
-  /** The same key is the same request. */
-  idempotencyKey?: string | undefined
-}
-
-/** How the approval of an operation is got. */
-export interface RequireOptions extends RequestOptions {
-  /** How long to wait for a decision, in seconds. */
-  timeout?: number | undefined
-  /** `wait` waits; the others throw ApprovalPending as soon as the request is filed. */
-  mode?: 'wait' | 'interrupt' | 'reject' | undefined
-}
 
 /** Most questions in one request. */
 const TOGETHER_MAX = 100
@@ -149,7 +73,10 @@ export class Client {
       const obtain = () => (isFresh ? service.freshToken(target, call) : service.token(target, call))
       return until(this.#cache.get(keyOf(target), obtain, isFresh, 0), options.signal)
     }
-    return until(this.#cache.get(keyOf(target), () => service.token(target, this.#call()), isFresh), options.signal)
+    return until(
+      this.#cache.get(keyOf(target), () => service.token(target, this.#call()), isFresh),
+      options.signal,
+    )
   }
 
   /** A token for whoever called the agent, or for a user, in exchange for theirs (docs/delegation.md). @throws Refused and its kin, Unavailable */
@@ -204,12 +131,21 @@ export class Client {
     const call = this.#call(options)
     const subject = await this.#subject(service, call)
     const names: string[] = []
-    for (let token = ''; ; ) {
+    for (let token = ''; ;) {
       const page: JsonObject = token === '' ? {} : { page: { token } }
-      const answer = await service.ask('/access/v1/search/action', { ...(subject && { subject }), resource: resourceOf(resource), ...page }, call)
+      const answer = await service.ask(
+        '/access/v1/search/action',
+        { ...(subject && { subject }), resource: resourceOf(resource), ...page },
+        call,
+      )
       const { results, page: next } = answer.members
       if (!Array.isArray(results)) throw meaningless(answer, 'has no results')
-      names.push(...results.filter(isObject).map((result) => result.name).filter((name) => typeof name === 'string'))
+      names.push(
+        ...results
+          .filter(isObject)
+          .map((result) => result.name)
+          .filter((name) => typeof name === 'string'),
+      )
       const following = isObject(next) ? next.next_token : undefined
       if (typeof following !== 'string' || following === '' || following === token) return names
       token = following
@@ -228,7 +164,14 @@ export class Client {
     const { justification, subjectToken, expiresIn } = options
     const asked = operationOf(operation)
     const audience = asked.audience === undefined ? this.#audience() : undefined
-    const filing = { operation: asked, audience, justification, subjectToken, expiresIn, idempotencyKey: options.idempotencyKey ?? randomUUID() }
+    const filing = {
+      operation: asked,
+      audience,
+      justification,
+      subjectToken,
+      expiresIn,
+      idempotencyKey: options.idempotencyKey ?? randomUUID(),
+    }
     return readRequest(await service.file(filing, this.#call(options)), asked, Date.now() / 1000)
   }
 
@@ -269,7 +212,13 @@ export class Client {
     if (mode === 'wait') return this.waitForApproval(request, { timeout, signal })
     if (approved) return this.approval(request, { signal })
     const advice = `Go on with the same request later. A person approves with: kubectl countersign approve ${request.id}`
-    throw new ApprovalPending({ code: 'authorization_pending', message: `request ${request.id} waits for a decision`, advice, request, retryAfter: request.interval })
+    throw new ApprovalPending({
+      code: 'authorization_pending',
+      message: `request ${request.id} waits for a decision`,
+      advice,
+      request,
+      retryAfter: request.interval,
+    })
   }
 
   /** Reports the operation of a token as done. It returns once, whoever calls. @throws AlreadyCompleted, TokenRejected, Unavailable */
@@ -340,12 +289,31 @@ async function connect(options: ClientOptions, env: Environment, transport: Tran
   return { credential, service, approvals: new Approvals(service) }
 }
 
-function serviceOf(options: ClientOptions, env: Environment, transport: Transport, credential: Credential, agent?: string, audience?: string): Service {
+function serviceOf(
+  options: ClientOptions,
+  env: Environment,
+  transport: Transport,
+  credential: Credential,
+  agent?: string,
+  audience?: string,
+): Service {
   if (credential instanceof Sidecar) return new SidecarService(credential.url, transport, agent)
   const url = options.url ?? env.COUNTERSIGN_URL
-  if (!url) throw new ConfigurationError({ code: 'url_missing', message: 'nobody says where the service is', advice: 'Set COUNTERSIGN_URL to the issuer, or give url.' })
+  if (!url)
+    throw new ConfigurationError({
+      code: 'url_missing',
+      message: 'nobody says where the service is',
+      advice: 'Set COUNTERSIGN_URL to the issuer, or give url.',
+    })
   const caFile = options.caFile ?? (env.COUNTERSIGN_CA || undefined)
-  return new DirectService({ url: serverUrl(url, 'the URL of the service'), caFile, credential: credential as AssertionCredential, transport, agent, audience })
+  return new DirectService({
+    url: serverUrl(url, 'the URL of the service'),
+    caFile,
+    credential: credential as AssertionCredential,
+    transport,
+    agent,
+    audience,
+  })
 }
 
 /** An operation, from its fields too. */
@@ -362,7 +330,11 @@ function scopeOf(scope: string | Iterable<string> | undefined): string | undefin
   if (scope === undefined) return undefined
   const names = [...new Set(typeof scope === 'string' ? scope.split(' ') : scope)].filter((name) => name !== '')
   if (names.length > 0) return names.sort().join(' ')
-  throw new ConfigurationError({ code: 'scope_empty', message: 'the scope is empty', advice: 'Leave it out for all that the agent holds without approval.' })
+  throw new ConfigurationError({
+    code: 'scope_empty',
+    message: 'the scope is empty',
+    advice: 'Leave it out for all that the agent holds without approval.',
+  })
 }
 
 function keyOf(target: Target, subject?: Subject): string {

@@ -104,7 +104,13 @@ export function answeredOf(answer: Answer): Answered {
   const { decision, reason, interpretation, unresolved, evaluation_id: evaluationId } = answer.members
   if (typeof decision !== 'boolean') throw meaningless(answer, 'has no decision')
   const objects = (value: unknown) => (Array.isArray(value) ? value.filter(isObject) : [])
-  return { allowed: decision, reason: readReason(reason), interpretation: objects(interpretation), unresolved: objects(unresolved), evaluationId: text(evaluationId) }
+  return {
+    allowed: decision,
+    reason: readReason(reason),
+    interpretation: objects(interpretation),
+    unresolved: objects(unresolved),
+    evaluationId: text(evaluationId),
+  }
 }
 
 function readReason(value: unknown): Reason | undefined {

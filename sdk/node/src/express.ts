@@ -58,7 +58,8 @@ export function requireCapability<R extends ProtectedRequest>(
   return (request, response, next) => {
     const protection = protections.get(request)
     // Without `protect` there is nothing that was verified, and nobody gets by.
-    if (!protection || !request.countersign) return next(new TokenRejected({ code: 'unprotected', message: 'requireCapability is used without protect before it' }))
+    if (!protection || !request.countersign)
+      return next(new TokenRejected({ code: 'unprotected', message: 'requireCapability is used without protect before it' }))
     try {
       request.countersign.require(capability, typeof requirement === 'function' ? requirement(request) : requirement)
     } catch (error) {

@@ -60,7 +60,8 @@ export function requireCapability<R extends ProtectedRequest = ProtectedRequest>
   return async (request, reply) => {
     const protection = protections.get(request)
     // Without the plugin there is nothing that was verified, and nobody gets by.
-    if (!protection || !request.countersign) throw new TokenRejected({ code: 'unprotected', message: 'requireCapability is used without the plugin' })
+    if (!protection || !request.countersign)
+      throw new TokenRejected({ code: 'unprotected', message: 'requireCapability is used without the plugin' })
     try {
       // Which kind of request it is, the route says.
       request.countersign.require(capability, typeof requirement === 'function' ? requirement(request as R) : requirement)
@@ -72,5 +73,8 @@ export function requireCapability<R extends ProtectedRequest = ProtectedRequest>
 }
 
 function refuse(reply: Reply, { status, headers, body }: Challenge): unknown {
-  return reply.code(status).headers({ ...headers, 'cache-control': 'no-store' }).send(body)
+  return reply
+    .code(status)
+    .headers({ ...headers, 'cache-control': 'no-store' })
+    .send(body)
 }

@@ -6,7 +6,7 @@
 
 export { ApprovalRequest } from './approval.ts'
 export { Client } from './client.ts'
-export type { CallOptions, ClientOptions, EvaluateOptions, ExchangeOptions, RequestOptions, RequireOptions, TokenOptions } from './client.ts'
+export type { CallOptions, ClientOptions, EvaluateOptions, ExchangeOptions, RequestOptions, RequireOptions, TokenOptions } from './client-options.ts'
 export type { Environment } from './credentials/chain.ts'
 export { Cloud } from './credentials/cloud.ts'
 export type { CloudName, CloudOptions } from './credentials/cloud.ts'

@@ -54,7 +54,11 @@ function isPlain(value: unknown): value is Record<string, unknown> {
 }
 
 function notJson(what: string): ConfigurationError {
-  return new ConfigurationError({ code: 'not_json', message: `what should be JSON ${what}`, advice: 'Use texts, numbers, lists and plain objects.' })
+  return new ConfigurationError({
+    code: 'not_json',
+    message: `what should be JSON ${what}`,
+    advice: 'Use texts, numbers, lists and plain objects.',
+  })
 }
 
 /**

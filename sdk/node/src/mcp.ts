@@ -33,9 +33,12 @@ export interface McpProtectionOptions extends ProtectionOptions {
 }
 
 /** Serves the metadata, and lets nothing by to the transport but requests with one good token, and calls that it allows. */
-export function protectMcp(options: McpProtectionOptions): (request: McpRequest, response: ServerResponse, next: (error?: unknown) => void) => void {
+export function protectMcp(
+  options: McpProtectionOptions,
+): (request: McpRequest, response: ServerResponse, next: (error?: unknown) => void) => void {
   const protection = new Protection(options)
-  const tools = options.tools && new Map(Object.entries(options.tools).map(([name, tool]) => [name, typeof tool === 'string' ? new Tool(tool) : tool]))
+  const tools =
+    options.tools && new Map(Object.entries(options.tools).map(([name, tool]) => [name, typeof tool === 'string' ? new Tool(tool) : tool]))
   return (request, response, next) => {
     if (request.method === 'GET' && (request.originalUrl ?? request.url ?? '').split('?')[0] === protection.metadataPath) {
       return respond(response, 200, {}, protection.metadata)
@@ -77,7 +80,13 @@ export function verifiedOf(info: AuthInfo | undefined): VerifiedToken {
 }
 
 function authInfo(token: string, verified: VerifiedToken): AuthInfo {
-  const info: AuthInfo = { token, clientId: verified.actor, scopes: [...verified.scopes], expiresAt: verified.expiresAt, extra: { countersign: verified } }
+  const info: AuthInfo = {
+    token,
+    clientId: verified.actor,
+    scopes: [...verified.scopes],
+    expiresAt: verified.expiresAt,
+    extra: { countersign: verified },
+  }
   // It is there for whoever asks for it, and not for whoever writes the whole into a log.
   return Object.defineProperty(info, 'token', { value: token, enumerable: false })
 }
@@ -86,7 +95,11 @@ function authInfo(token: string, verified: VerifiedToken): AuthInfo {
 function requireTools(request: McpRequest, tools: ReadonlyMap<string, Tool>, verified: VerifiedToken): void {
   if (request.method !== 'POST') return
   if (request.body === undefined) {
-    throw new ConfigurationError({ code: 'body_missing', message: 'the body of the request was not read', advice: 'Use express.json() before protectMcp.' })
+    throw new ConfigurationError({
+      code: 'body_missing',
+      message: 'the body of the request was not read',
+      advice: 'Use express.json() before protectMcp.',
+    })
   }
   for (const message of Array.isArray(request.body) ? (request.body as unknown[]) : [request.body]) {
     if (!isObject(message) || message.method !== 'tools/call') continue
@@ -103,6 +116,10 @@ function operationOf(tool: Tool, args: unknown) {
   try {
     return tool.operation(args as Args)
   } catch {
-    throw new InsufficientScope({ code: 'insufficient_scope', message: 'the arguments name nothing that a token could allow', scope: tool.capability })
+    throw new InsufficientScope({
+      code: 'insufficient_scope',
+      message: 'the arguments name nothing that a token could allow',
+      scope: tool.capability,
+    })
   }
 }

@@ -45,7 +45,8 @@ export class Operation {
     this.capability = fields.capability
     this.resource = fields.resource
     // A copy by its canonical text: what the caller changes afterwards changes nothing here.
-    this.parameters = fields.parameters === undefined ? undefined : frozen(exact(JSON.parse(canonicalJson(fields.parameters)) as JsonObject))
+    this.parameters =
+      fields.parameters === undefined ? undefined : frozen(exact(JSON.parse(canonicalJson(fields.parameters)) as JsonObject))
     this.audience = fields.audience
     this.expirationSeconds = seconds
     Object.freeze(this)
@@ -113,5 +114,9 @@ function frozen<T extends Json>(value: T): T {
 }
 
 function malformed(what: string): ConfigurationError {
-  return new ConfigurationError({ code: 'operation_malformed', message: `the operation ${what}`, advice: "An operation is { capability: 'payments.authorize', resource: 'invoice:7', parameters: {…} }." })
+  return new ConfigurationError({
+    code: 'operation_malformed',
+    message: `the operation ${what}`,
+    advice: "An operation is { capability: 'payments.authorize', resource: 'invoice:7', parameters: {…} }.",
+  })
 }

@@ -83,7 +83,11 @@ export class Registry {
   async *list(namespace?: string): AsyncGenerator<RegisteredAgent> {
     let next = ''
     do {
-      const query = new URLSearchParams({ limit: String(PAGE), ...(namespace === undefined ? {} : { namespace }), ...(next === '' ? {} : { continue: next }) })
+      const query = new URLSearchParams({
+        limit: String(PAGE),
+        ...(namespace === undefined ? {} : { namespace }),
+        ...(next === '' ? {} : { continue: next }),
+      })
       const answer = await this.#ask({ method: 'GET', path: `?${query}` })
       const { items, continue: rest } = answer.members
       if (!Array.isArray(items)) throw meaningless(answer, 'has no items')
@@ -111,14 +115,27 @@ export class Registry {
 
   async #ask(asked: { method: HttpRequest['method']; path: string; body?: JsonObject; isIdempotent?: boolean }): Promise<Answer> {
     const { url = this.#env.COUNTERSIGN_URL, caFile = this.#env.COUNTERSIGN_CA || undefined, timeout = 30, maxRetries = 2 } = this.#options
-    if (!url) throw new ConfigurationError({ code: 'url_missing', message: 'nobody says where the service is', advice: 'Set COUNTERSIGN_URL to the issuer, or give url.' })
+    if (!url)
+      throw new ConfigurationError({
+        code: 'url_missing',
+        message: 'nobody says where the service is',
+        advice: 'Set COUNTERSIGN_URL to the issuer, or give url.',
+      })
     const deadline = new Deadline(timeout)
     const token = await this.#token()
     const headers = { authorization: `Bearer ${token}`, ...(asked.body ? { 'content-type': 'application/json' } : {}) }
     const address = at(serverUrl(url, 'the URL of the service'), `/api/v1/agents${asked.path}`)
     const answer = await insist({ deadline, maxRetries, isIdempotent: asked.isIdempotent ?? true }, () => {
       const body = asked.body ? { body: JSON.stringify(asked.body) } : {}
-      return this.#transport.send({ method: asked.method, url: address, headers, ...body, caFile, within: deadline.attempt(), fresh: asked.isIdempotent === false })
+      return this.#transport.send({
+        method: asked.method,
+        url: address,
+        headers,
+        ...body,
+        caFile,
+        within: deadline.attempt(),
+        fresh: asked.isIdempotent === false,
+      })
     })
     return read({ ...answer, secrets: [token] })
   }
@@ -139,7 +156,11 @@ function pathOf(namespace: string, name: string): string {
   // A name with a slash or dots in it would be another address.
   for (const label of [namespace, name]) {
     if (/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(label)) continue
-    throw new ConfigurationError({ code: 'name_invalid', message: 'namespace and name of an agent are RFC 1123 labels', advice: 'Use lower-case letters, digits and dashes.' })
+    throw new ConfigurationError({
+      code: 'name_invalid',
+      message: 'namespace and name of an agent are RFC 1123 labels',
+      advice: 'Use lower-case letters, digits and dashes.',
+    })
   }
   return `/${namespace}/${name}`
 }
@@ -151,7 +172,13 @@ function agentOf(answer: Answer): RegisteredAgent {
 function readAgent(value: Json, answer: Answer): RegisteredAgent {
   const members = isObject(value) ? value : {}
   const { namespace, name, uid, resourceVersion, generation, createdAt, labels, annotations, spec, status } = members
-  if (typeof namespace !== 'string' || typeof name !== 'string' || typeof uid !== 'string' || typeof resourceVersion !== 'string' || !isObject(spec)) {
+  if (
+    typeof namespace !== 'string' ||
+    typeof name !== 'string' ||
+    typeof uid !== 'string' ||
+    typeof resourceVersion !== 'string' ||
+    !isObject(spec)
+  ) {
     throw meaningless(answer, 'has no Agent')
   }
   return {

@@ -45,7 +45,11 @@ export class AccessToken {
   headers(): { Authorization: string } {
     if (this.tokenType.toLowerCase() === 'bearer') return { Authorization: `Bearer ${this.#value}` }
     const advice = 'Have the sidecar make a proof for the request (POST /proof), and send it in the header DPoP.'
-    throw new ConfigurationError({ code: 'proof_needed', message: `the token is of type ${this.tokenType}, and is worth nothing without a proof`, advice })
+    throw new ConfigurationError({
+      code: 'proof_needed',
+      message: `the token is of type ${this.tokenType}, and is worth nothing without a proof`,
+      advice,
+    })
   }
 
   toString(): string {
@@ -70,8 +74,10 @@ export class AccessToken {
 export function readToken(answer: Answer, now: number): AccessToken {
   const { access_token: value, token_type: tokenType, expires_in: life, scope, authorization_details: details } = answer.members
   if (typeof value !== 'string' || value.length > TOKEN_MAX || !/^[!-~]+$/.test(value)) throw meaningless(answer, 'has no access_token')
-  if (typeof tokenType !== 'string' || !/^(bearer|dpop)$/i.test(tokenType)) throw meaningless(answer, 'has a token_type that is neither Bearer nor DPoP')
-  if (!Number.isSafeInteger(life) || (life as number) < 1 || (life as number) > LIFE_MAX) throw meaningless(answer, 'has no usable expires_in')
+  if (typeof tokenType !== 'string' || !/^(bearer|dpop)$/i.test(tokenType))
+    throw meaningless(answer, 'has a token_type that is neither Bearer nor DPoP')
+  if (!Number.isSafeInteger(life) || (life as number) < 1 || (life as number) > LIFE_MAX)
+    throw meaningless(answer, 'has no usable expires_in')
   return new AccessToken({
     value,
     tokenType,

@@ -144,7 +144,10 @@ function allowed(request: HttpRequest): URL {
   const url = new URL(request.url)
   const isPlain = isLoopback(url.hostname) || (request.metadata === true && METADATA_HOSTS.has(url.hostname))
   if (url.protocol === 'https:' || (url.protocol === 'http:' && isPlain)) return url
-  throw new ConfigurationError({ code: 'url_invalid', message: `${url.protocol}//${url.host} is neither https nor on the loopback address` })
+  throw new ConfigurationError({
+    code: 'url_invalid',
+    message: `${url.protocol}//${url.host} is neither https nor on the loopback address`,
+  })
 }
 
 function headersOf(request: HttpRequest): Record<string, string> {
@@ -163,7 +166,12 @@ function answered(client: http.ClientRequest, request: HttpRequest): Promise<htt
       client.destroy()
       reject(failure)
     }
-    const late = () => end(isConnected ? new TransportFailure('timeout', 'the answer takes too long') : new TransportFailure('unsent', 'connecting takes too long'))
+    const late = () =>
+      end(
+        isConnected
+          ? new TransportFailure('timeout', 'the answer takes too long')
+          : new TransportFailure('unsent', 'connecting takes too long'),
+      )
     const timer = setTimeout(late, request.within)
     const abort = () => end(new TransportFailure('lost', 'the request was given up'))
     const settle = () => {
@@ -208,7 +216,11 @@ function flat(headers: http.IncomingHttpHeaders): Record<string, string> {
 
 async function certificates(file: string): Promise<string> {
   const refuse = (why: string) =>
-    new CredentialInvalid({ code: 'ca_invalid', message: `the certificates in ${file} ${why}`, advice: 'COUNTERSIGN_CA names a file with certificates, PEM.' })
+    new CredentialInvalid({
+      code: 'ca_invalid',
+      message: `the certificates in ${file} ${why}`,
+      advice: 'COUNTERSIGN_CA names a file with certificates, PEM.',
+    })
   let text: string
   try {
     text = await readFile(file, 'utf8')

@@ -29,9 +29,15 @@ test('a decision says whether, why not, and whether a person could lift it', asy
 
 test('several are decided at once in their order, and what is wrong with one is its own no', async (t) => {
   const { authority, client } = await worldOf(t)
-  const many = Array.from({ length: 150 }, (_, at) => ({ capability: 'document.read', resource: at % 2 ? 'document:reports/a' : 'document:secret' }))
+  const many = Array.from({ length: 150 }, (_, at) => ({
+    capability: 'document.read',
+    resource: at % 2 ? 'document:reports/a' : 'document:secret',
+  }))
   const decisions = await client.evaluateMany(many)
-  assert.deepEqual(decisions.map(({ allowed }) => allowed), many.map((_, at) => at % 2 === 1))
+  assert.deepEqual(
+    decisions.map(({ allowed }) => allowed),
+    many.map((_, at) => at % 2 === 1),
+  )
   assert.equal(authority.count('/access/v1/evaluations'), 2)
   assert.deepEqual(await client.evaluateMany([]), [])
   assert.deepEqual(await client.capabilities('document:reports/a'), ['document.read'])
@@ -50,7 +56,10 @@ test('a question that is not understood is a no', async (t) => {
   const { allowed, unresolved, reason } = await client.ask('May I frobnicate document.read?')
   assert.equal(allowed, false)
   assert.equal(reason.code, 'not_understood')
-  assert.deepEqual(unresolved.map(({ text }) => text), ['frobnicate'])
+  assert.deepEqual(
+    unresolved.map(({ text }) => text),
+    ['frobnicate'],
+  )
 })
 
 test('a request that was approved has one token, for exactly the operation', async (t) => {
@@ -58,7 +67,10 @@ test('a request that was approved has one token, for exactly the operation', asy
   const request = await client.requestApproval(PAY, { justification: 'due today' })
   assert.ok(request.id && request.expiresAt > Date.now() / 1000 && request.operation.fingerprint())
   assert.equal(authority.pending()[0].justification, 'due today')
-  await assert.rejects(client.approval(request), (error) => error instanceof sdk.ApprovalPending && error.request === request && error.retryAfter > 0)
+  await assert.rejects(
+    client.approval(request),
+    (error) => error instanceof sdk.ApprovalPending && error.request === request && error.retryAfter > 0,
+  )
   authority.approve(request.id)
   const token = await client.approval(request, { wait: 5 })
   assert.deepEqual([...token.scope], ['payments.authorize'])
@@ -94,7 +106,10 @@ test('each end of a request is its own error', async (t) => {
     await how(request)
     await assert.rejects(client.approval(request.id), kind)
   }
-  await end(({ id }) => authority.denyRequest(id, 'too much'), (error) => error instanceof sdk.ApprovalDenied && /too much/.test(error.message))
+  await end(
+    ({ id }) => authority.denyRequest(id, 'too much'),
+    (error) => error instanceof sdk.ApprovalDenied && /too much/.test(error.message),
+  )
   await end(({ id }) => authority.expire(id), sdk.ApprovalExpired)
   await end((request) => client.withdraw(request), sdk.ApprovalDenied)
   await assert.rejects(client.approval('unknown'), sdk.ApprovalUsed)
@@ -149,7 +164,10 @@ test('nobody who decides in time is no decision', async (t) => {
 
 test('the same key is the same request, and a lost answer asks nobody twice', async (t) => {
   const { authority, client } = await worldOf(t)
-  const [one, two] = [await client.requestApproval(PAY, { idempotencyKey: 'k' }), await client.requestApproval(PAY, { idempotencyKey: 'k' })]
+  const [one, two] = [
+    await client.requestApproval(PAY, { idempotencyKey: 'k' }),
+    await client.requestApproval(PAY, { idempotencyKey: 'k' }),
+  ]
   assert.equal(one.id, two.id)
   authority.loseAnswers(1)
   await client.requestApproval(PAY)
@@ -158,7 +176,10 @@ test('the same key is the same request, and a lost answer asks nobody twice', as
 
 test('no person is asked for what is denied anyway, or needs none', async (t) => {
   const { authority, client } = await worldOf(t)
-  await assert.rejects(client.requireApproval({ capability: 'document.delete' }), (error) => error instanceof sdk.AccessDenied && error.code === 'capability_not_granted')
+  await assert.rejects(
+    client.requireApproval({ capability: 'document.delete' }),
+    (error) => error instanceof sdk.AccessDenied && error.code === 'capability_not_granted',
+  )
   const token = await client.requireApproval({ capability: 'document.read', resource: 'document:reports/q3' })
   assert.equal(token.details[0].resource, 'document:reports/q3')
   assert.equal(authority.count('/oauth2/bc-authorize'), 0)
@@ -220,7 +241,10 @@ test('what was given up is gone', async (t) => {
   const token = await client.token()
   await client.revoke(token)
   assert.notEqual((await client.token()).value, token.value)
-  await assert.rejects(client.revoke(await authority.tokenFor({ agent: 'agent:test/other' })), (error) => error instanceof sdk.Refused && error.error === 'unauthorized_client')
+  await assert.rejects(
+    client.revoke(await authority.tokenFor({ agent: 'agent:test/other' })),
+    (error) => error instanceof sdk.Refused && error.error === 'unauthorized_client',
+  )
 })
 
 test('an operation holds what everybody reads alike, and does not change', () => {
@@ -232,5 +256,6 @@ test('an operation holds what everybody reads alike, and does not change', () =>
   for (const bad of [{ n: 2 ** 53 }, { n: Number.NaN }, { n: 1n }, { f() {} }, { d: new Date() }, { u: undefined }, { s: '\ud800' }, []]) {
     assert.throws(() => new sdk.Operation({ capability: 'x', parameters: bad }), sdk.ConfigurationError)
   }
-  for (const bad of [{}, { capability: '' }, { capability: 'x', resource: '' }, { capability: 'x', expirationSeconds: 1.5 }]) assert.throws(() => new sdk.Operation(bad), sdk.ConfigurationError)
+  for (const bad of [{}, { capability: '' }, { capability: 'x', resource: '' }, { capability: 'x', expirationSeconds: 1.5 }])
+    assert.throws(() => new sdk.Operation(bad), sdk.ConfigurationError)
 })

@@ -1,6 +1,17 @@
 // Compiled by package.test.mjs against the packed package, as an ES module and as CommonJS; it is never run.
 
-import { AccessDenied, ApprovalPending, Client, CountersignError, Guard, Operation, PrivateKey, Tool, Verifier, currentPermit } from '@countersign/sdk'
+import {
+  AccessDenied,
+  ApprovalPending,
+  Client,
+  CountersignError,
+  Guard,
+  Operation,
+  PrivateKey,
+  Tool,
+  Verifier,
+  currentPermit,
+} from '@countersign/sdk'
 import type { AccessToken, ApprovalRequest, Decision, Permit, VerifiedToken } from '@countersign/sdk'
 import { protect, requireCapability } from '@countersign/sdk/express'
 import { countersign } from '@countersign/sdk/fastify'
@@ -20,7 +31,11 @@ export async function agent(): Promise<string> {
     if (error instanceof CountersignError) return `${error.code} ${error.advice} ${error.status ?? 0}`
     throw error
   }
-  const guard = new Guard(client, { pay: new Tool('payments.authorize', { resource: 'invoice:{number}' }), search: 'web.search' }, { mode: 'interrupt' })
+  const guard = new Guard(
+    client,
+    { pay: new Tool('payments.authorize', { resource: 'invoice:{number}' }), search: 'web.search' },
+    { mode: 'interrupt' },
+  )
   const permit: Permit = await guard.check('pay', { number: 'INV-7' }, { callId: '1' })
   const current: Permit | undefined = permit.run(() => currentPermit())
   for await (const { name } of client.registry.list('research')) console.log(name)
@@ -33,7 +48,12 @@ export async function agent(): Promise<string> {
 
 export async function server(): Promise<VerifiedToken> {
   const authority = await FakeAuthority.start({ audiences: ['https://docs.test'] })
-  const verifier = new Verifier({ issuer: authority.url, audience: authority.audience, revocation: 'introspect', credential: authority.credential() })
+  const verifier = new Verifier({
+    issuer: authority.url,
+    audience: authority.audience,
+    revocation: 'introspect',
+    credential: authority.credential(),
+  })
   void protect({ verifier, scopes: ['document.read'] })
   void requireCapability('document.read', ({ url }) => ({ resource: `document:${url}` }))
   void countersign

@@ -24,7 +24,13 @@ async function found(env, options = {}) {
 
 test('the first link of the chain that is there is used', async (t) => {
   const { path } = keyIn(directoryOf(t))
-  const all = { COUNTERSIGN_SIDECAR_URL: 'http://127.0.0.1:7710', COUNTERSIGN_PRIVATE_KEY_FILE: path, COUNTERSIGN_CLIENT_ID: 'agent:a/b', COUNTERSIGN_TOKEN_FILE: '/x', COUNTERSIGN_CLOUD: 'gcp' }
+  const all = {
+    COUNTERSIGN_SIDECAR_URL: 'http://127.0.0.1:7710',
+    COUNTERSIGN_PRIVATE_KEY_FILE: path,
+    COUNTERSIGN_CLIENT_ID: 'agent:a/b',
+    COUNTERSIGN_TOKEN_FILE: '/x',
+    COUNTERSIGN_CLOUD: 'gcp',
+  }
   assert.equal(await found(all, { credential: new TokenFile('/given') }), 'TokenFile /given')
   assert.equal(await found(all), 'Sidecar http://127.0.0.1:7710')
   assert.equal(await found({ ...all, COUNTERSIGN_SIDECAR_URL: '' }), `PrivateKey ${path} of agent:a/b`)
@@ -35,7 +41,8 @@ test('the first link of the chain that is there is used', async (t) => {
 test('if none is there, each is named with what it lacks', async () => {
   await assert.rejects(found({}), (error) => {
     assert.ok(error instanceof CredentialNotFound && error instanceof ConfigurationError)
-    for (const name of ['COUNTERSIGN_SIDECAR_URL', 'COUNTERSIGN_PRIVATE_KEY_FILE', 'COUNTERSIGN_TOKEN_FILE', 'COUNTERSIGN_CLOUD']) assert.match(error.message, new RegExp(name))
+    for (const name of ['COUNTERSIGN_SIDECAR_URL', 'COUNTERSIGN_PRIVATE_KEY_FILE', 'COUNTERSIGN_TOKEN_FILE', 'COUNTERSIGN_CLOUD'])
+      assert.match(error.message, new RegExp(name))
     return true
   })
 })
@@ -70,7 +77,10 @@ test('an assertion is for the issuer alone, of at most 60 s, and another each ti
   const credential = new PrivateKey(path, { clientId: 'agent:a/b', kid: 'mine' })
   const seen = new Set()
   for (let at = 0; at < 3; at += 1) {
-    const { payload, protectedHeader } = await jwtVerify(await credential.assertion({ issuer: 'https://us.test/' }), await importJWK(jwk, 'EdDSA'))
+    const { payload, protectedHeader } = await jwtVerify(
+      await credential.assertion({ issuer: 'https://us.test/' }),
+      await importJWK(jwk, 'EdDSA'),
+    )
     assert.equal(payload.aud, 'https://us.test/', 'byte by byte')
     assert.equal(payload.iss, 'agent:a/b')
     assert.equal(payload.sub, 'agent:a/b')
@@ -156,7 +166,8 @@ test('a cloud gives its token for the issuer, and it is kept until shortly befor
   const transport = {
     async send(request) {
       asked.push(request)
-      const body = request.url.includes('azure') || request.url.includes('resource=') ? JSON.stringify({ access_token: jwt(exp) }) : jwt(exp)
+      const body =
+        request.url.includes('azure') || request.url.includes('resource=') ? JSON.stringify({ access_token: jwt(exp) }) : jwt(exp)
       return { status: 200, headers: {}, body }
     },
     close() {},
@@ -181,17 +192,46 @@ test('a cloud gives its token for the issuer, and it is kept until shortly befor
 })
 
 test('which cloud this is, its environment says, and otherwise its metadata service within a second', async () => {
-  const silent = { asked: 0, async send() { this.asked += 1; throw new Error('no route') }, close() {} }
-  assert.equal(await found({ COUNTERSIGN_CLOUD: undefined, IDENTITY_ENDPOINT: 'x', IDENTITY_HEADER: 'y' }, { transport: silent }), 'Cloud azure')
+  const silent = {
+    asked: 0,
+    async send() {
+      this.asked += 1
+      throw new Error('no route')
+    },
+    close() {},
+  }
+  assert.equal(
+    await found({ COUNTERSIGN_CLOUD: undefined, IDENTITY_ENDPOINT: 'x', IDENTITY_HEADER: 'y' }, { transport: silent }),
+    'Cloud azure',
+  )
   assert.equal(silent.asked, 0)
   await assert.rejects(found({ COUNTERSIGN_CLOUD: undefined }, { transport: silent }), CredentialNotFound)
   assert.equal(silent.asked, 3)
   const gcp = {
     async send({ url, within }) {
       assert.ok(within <= 1000)
-      return url.includes('metadata.google.internal') ? { status: 200, headers: { 'metadata-flavor': 'Google' }, body: '' } : { status: 404, headers: {}, body: '' }
+      return url.includes('metadata.google.internal')
+        ? { status: 200, headers: { 'metadata-flavor': 'Google' }, body: '' }
+        : { status: 404, headers: {}, body: '' }
     },
     close() {},
   }
   assert.equal(await found({ COUNTERSIGN_CLOUD: undefined }, { transport: gcp }), 'Cloud gcp')
+})
+
+test('which agent this is, a token of it says, or else its ServiceAccount, and nobody is asked twice', async (t) => {
+  const authority = await authorityOf(t)
+  authority.requireApproval('payments.authorize')
+  const clientOf = () => new Client({ url: authority.url, credential: authority.credential(), env: {} })
+  const holdsNothing = clientOf()
+  assert.ok((await holdsNothing.requestApproval({ capability: 'payments.authorize' })).id)
+  assert.equal(authority.requests.at(-1).body.login_hint, authority.agent)
+  authority.allow('document.read')
+  const client = clientOf()
+  const before = authority.count('/oauth2/token')
+  await Promise.all(Array.from({ length: 20 }, () => client.evaluate({ capability: 'document.read' })))
+  assert.equal(authority.count('/oauth2/token') - before, 1)
+  const said = new Client({ url: authority.url, credential: authority.credential(), env: { COUNTERSIGN_CLIENT_ID: 'agent:test/other' } })
+  assert.equal((await said.evaluate({ capability: 'document.read' })).reason.code, 'caller_may_not_evaluate')
+  for (const each of [holdsNothing, client, said]) each.close()
 })

@@ -12,12 +12,17 @@ import { protectMcp, tokenVerifier } from '@countersign/sdk/mcp'
 export async function compiles(verifier: Verifier): Promise<FastifyInstance> {
   const app = express()
   app.use(protect({ verifier, scopes: ['document.read'] }))
-  app.get('/documents/:id', requireCapability('document.read', (request: express.Request) => ({ resource: `document:${request.params.id}` })))
+  app.get(
+    '/documents/:id',
+    requireCapability('document.read', (request: express.Request) => ({ resource: `document:${request.params.id}` })),
+  )
   app.use('/mcp', express.json(), protectMcp({ verifier }), requireBearerAuth({ verifier: tokenVerifier(verifier) }))
   const fastify = Fastify()
   await fastify.register(countersign, { verifier })
   fastify.get('/', { preHandler: requireInFastify('document.read') }, () => 'there')
-  const named = requireInFastify('document.read', (request: FastifyRequest<{ Params: { id: string } }>) => ({ resource: `document:${request.params.id}` }))
+  const named = requireInFastify('document.read', (request: FastifyRequest<{ Params: { id: string } }>) => ({
+    resource: `document:${request.params.id}`,
+  }))
   fastify.get('/:id', { preHandler: named }, (request) => String(request.url))
   return fastify
 }

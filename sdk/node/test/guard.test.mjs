@@ -8,9 +8,17 @@ const TOOLS = {
   read: new Tool('document.read', { resource: 'document:{name}', parameters: [] }),
   search: 'web.search',
   pay: new Tool('payments.authorize', { resource: 'invoice:{number}' }),
-  send: new Tool('payments.authorize', { resource: ({ number }) => `invoice:${number}`, parameters: ({ amount }) => ({ amount }), sendsToken: true }),
+  send: new Tool('payments.authorize', {
+    resource: ({ number }) => `invoice:${number}`,
+    parameters: ({ amount }) => ({ amount }),
+    sendsToken: true,
+  }),
   remove: 'document.delete',
-  broken: new Tool('document.read', { resource: () => { throw new Error('secret arguments') } }),
+  broken: new Tool('document.read', {
+    resource: () => {
+      throw new Error('secret arguments')
+    },
+  }),
 }
 const INVOICE = { number: 'INV-7', amount: 500 }
 
@@ -42,7 +50,8 @@ test('what is allowed has a permit, whose token is for the operation and obtaine
 
 test('a tool that is not mapped is denied, and so is what every object has', async (t) => {
   const { authority, guard } = await worldOf(t)
-  for (const name of ['write', 'constructor', '__proto__', 'toString', '']) await assert.rejects(guard.check(name, {}, { callId: '1' }), denied('unmapped'))
+  for (const name of ['write', 'constructor', '__proto__', 'toString', ''])
+    await assert.rejects(guard.check(name, {}, { callId: '1' }), denied('unmapped'))
   assert.equal(authority.requests.length, 0)
 })
 
@@ -94,7 +103,11 @@ test('the same call runs once, however often and by whomever it is resumed', asy
 
 test('another call of the same operation needs an approval of its own', async (t) => {
   const { authority, guard } = await worldOf(t, { mode: 'interrupt' })
-  const pendingOf = (call) => guard.check('pay', INVOICE, call).then(() => assert.fail('it ran'), (error) => error.request.id)
+  const pendingOf = (call) =>
+    guard.check('pay', INVOICE, call).then(
+      () => assert.fail('it ran'),
+      (error) => error.request.id,
+    )
   const one = await pendingOf({ callId: '1', runId: 'r' })
   authority.approve(one)
   const two = await pendingOf({ callId: '2', runId: 'r' })
@@ -128,7 +141,10 @@ test('a tool that sends its token has one, and the resource server completes', a
   const verifier = authority.verifier({ revocation: 'none' })
   const verified = await verifier.verify(token.value)
   verified.require('payments.authorize', { resource: 'invoice:INV-7', parameters: { amount: 500 } })
-  assert.throws(() => verified.require('payments.authorize', { resource: 'invoice:INV-7', parameters: { amount: 501 } }), sdk.InsufficientScope)
+  assert.throws(
+    () => verified.require('payments.authorize', { resource: 'invoice:INV-7', parameters: { amount: 501 } }),
+    sdk.InsufficientScope,
+  )
   await verifier.complete(token.value)
   await assert.rejects(verifier.complete(token.value), sdk.AlreadyCompleted)
   verifier.close()
@@ -149,7 +165,8 @@ test('whatever fails, nothing runs', async (t) => {
   const runs = []
   const run = (tool, args, one = guard, call = { callId: '1' }) => one.run(tool, args, call, () => runs.push(tool))
   await assert.rejects(run('broken', {}), (error) => denied('guard_failed')(error) && !error.message.includes('secret arguments'))
-  for (const args of [{}, { name: '' }, { name: 'a/b' }, { name: '*' }, { name: '..' }, { name: {} }, { name: 'a b' }, null, 'x']) await assert.rejects(run('read', args), denied('guard_failed'), JSON.stringify(args))
+  for (const args of [{}, { name: '' }, { name: 'a/b' }, { name: '*' }, { name: '..' }, { name: {} }, { name: 'a b' }, null, 'x'])
+    await assert.rejects(run('read', args), denied('guard_failed'), JSON.stringify(args))
   await assert.rejects(run('search', { q: 1n }), denied('guard_failed'))
   await assert.rejects(run('search', {}, guard, {}), denied('guard_failed'))
   authority.fail(500, 1)

@@ -35,33 +35,56 @@ async function listen(t, app) {
 function expressApp(options) {
   const app = express()
   app.use(protect(options))
-  app.get('/documents/:id', requireCapability('document.read', ({ params }) => ({ resource: `document:${params.id}` })), (request, response) => response.json({ by: request.countersign.actor }))
+  app.get(
+    '/documents/:id',
+    requireCapability('document.read', ({ params }) => ({ resource: `document:${params.id}` })),
+    (request, response) => response.json({ by: request.countersign.actor }),
+  )
   return app
 }
 
 async function fastifyApp(options) {
   const app = Fastify()
   await app.register(countersign, options)
-  app.get('/documents/:id', { preHandler: requireInFastify('document.read', ({ params }) => ({ resource: `document:${params.id}` })) }, async (request) => ({ by: request.countersign.actor }))
+  app.get(
+    '/documents/:id',
+    { preHandler: requireInFastify('document.read', ({ params }) => ({ resource: `document:${params.id}` })) },
+    async (request) => ({ by: request.countersign.actor }),
+  )
   await app.ready()
   return app.routing
 }
 
-for (const [name, make] of [['Express', expressApp], ['Fastify', fastifyApp]]) {
+for (const [name, make] of [
+  ['Express', expressApp],
+  ['Fastify', fastifyApp],
+]) {
   test(`${name}: the metadata is there for everybody, and all else for a good token`, async (t) => {
     const { authority, verifier } = await worldOf(t)
     const url = await listen(t, await make({ verifier, scopes: ['document.read'], name: 'Documents' }))
     const ask = (path, headers = {}) => fetch(url + path, { headers })
     const bearer = (token) => ({ authorization: `Bearer ${token}` })
     assert.deepEqual(await (await ask(PATH)).json(), {
-      resource: 'https://docs.test/v1', authorization_servers: [authority.url], bearer_methods_supported: ['header'], scopes_supported: ['document.read'], resource_name: 'Documents',
+      resource: 'https://docs.test/v1',
+      authorization_servers: [authority.url],
+      bearer_methods_supported: ['header'],
+      scopes_supported: ['document.read'],
+      resource_name: 'Documents',
     })
     const metadata = `https://docs.test${PATH}`
     const none = await ask('/documents/q3')
     assert.equal(none.status, 401)
-    assert.deepEqual(parseChallenge(none.headers.get('www-authenticate')), { scheme: 'bearer', parameters: { resource_metadata: metadata } })
+    assert.deepEqual(parseChallenge(none.headers.get('www-authenticate')), {
+      scheme: 'bearer',
+      parameters: { resource_metadata: metadata },
+    })
     assert.equal((await ask('/nowhere')).status, 401, 'whoever has no token does not learn what is there')
-    for (const bad of [bearer('x.y.z'), { authorization: 'Basic eDp5' }, bearer(await authority.tokenFor({ audience: 'https://other.test' })), bearer(await authority.tokenFor({ expiresIn: -60 }))]) {
+    for (const bad of [
+      bearer('x.y.z'),
+      { authorization: 'Basic eDp5' },
+      bearer(await authority.tokenFor({ audience: 'https://other.test' })),
+      bearer(await authority.tokenFor({ expiresIn: -60 })),
+    ]) {
       const refused = await ask('/documents/q3', bad)
       assert.equal(refused.status, 401)
       assert.equal(parseChallenge(refused.headers.get('www-authenticate')).parameters.error, 'invalid_token')
@@ -71,7 +94,11 @@ for (const [name, make] of [['Express', expressApp], ['Fastify', fastifyApp]]) {
     assert.deepEqual([good.status, await good.json()], [200, { by: authority.agent }])
     const narrow = await ask('/documents/q3', bearer(await authority.tokenFor({ scope: 'web.search' })))
     assert.equal(narrow.status, 403)
-    assert.deepEqual(parseChallenge(narrow.headers.get('www-authenticate')).parameters, { resource_metadata: metadata, error: 'insufficient_scope', scope: 'document.read' })
+    assert.deepEqual(parseChallenge(narrow.headers.get('www-authenticate')).parameters, {
+      resource_metadata: metadata,
+      error: 'insufficient_scope',
+      scope: 'document.read',
+    })
     assert.equal((await ask(`/documents/q3?access_token=${token}`)).status, 401, 'a token in the address is none')
     authority.stale()
     await new Promise((resolve) => setTimeout(resolve, 50))
@@ -85,7 +112,15 @@ for (const [name, make] of [['Express', expressApp], ['Fastify', fastifyApp]]) {
     const url = new URL(await listen(t, await make({ verifier })))
     const good = `Bearer ${await authority.tokenFor()}`
     const status = await new Promise((resolve, reject) => {
-      const request = http.request({ host: url.hostname, port: url.port, path: '/documents/q3', headers: ['Host', url.host, 'Authorization', good, 'Authorization', good] }, (response) => resolve(response.resume().statusCode))
+      const request = http.request(
+        {
+          host: url.hostname,
+          port: url.port,
+          path: '/documents/q3',
+          headers: ['Host', url.host, 'Authorization', good, 'Authorization', good],
+        },
+        (response) => resolve(response.resume().statusCode),
+      )
       request.on('error', reject).end()
     })
     // Node.js itself refuses a second header of that name, or the middleware does.
@@ -124,7 +159,9 @@ function mcpApp(...middleware) {
     const server = new McpServer({ name: 'documents', version: '1' })
     const answer = (text) => ({ content: [{ type: 'text', text }] })
     server.registerTool('whoami', { description: 'who' }, async ({ authInfo }) => answer(verifiedOf(authInfo).actor))
-    server.registerTool('search', { description: 'search' }, async ({ authInfo }) => answer(`${JSON.stringify(authInfo).includes(authInfo.token)}`))
+    server.registerTool('search', { description: 'search' }, async ({ authInfo }) =>
+      answer(`${JSON.stringify(authInfo).includes(authInfo.token)}`),
+    )
     const transport = new StreamableHTTPServerTransport({ sessionIdGenerator: undefined, enableJsonResponse: true })
     await server.connect(transport)
     await transport.handleRequest(request, response, request.body)
@@ -134,7 +171,9 @@ function mcpApp(...middleware) {
 
 async function mcpClient(t, url, token) {
   const client = new McpClient({ name: 'test', version: '1' })
-  await client.connect(new StreamableHTTPClientTransport(new URL(`${url}/v1`), { requestInit: { headers: { authorization: `Bearer ${token}` } } }))
+  await client.connect(
+    new StreamableHTTPClientTransport(new URL(`${url}/v1`), { requestInit: { headers: { authorization: `Bearer ${token}` } } }),
+  )
   t.after(() => client.close())
   return client
 }
@@ -170,11 +209,15 @@ test('MCP: tools that are to be checked are not let by unread', async (t) => {
   const app = express()
   app.use(protectMcp({ verifier, tools: { whoami: 'web.search' } }))
   app.post('/v1', (_, response) => response.end('there'))
-  const response = await fetch(`${await listen(t, app)}/v1`, { method: 'POST', headers: { authorization: `Bearer ${await authority.tokenFor()}` }, body: '{}' })
+  const response = await fetch(`${await listen(t, app)}/v1`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${await authority.tokenFor()}` },
+    body: '{}',
+  })
   assert.equal(response.status, 500)
 })
 
-test("MCP: the middleware of the SDK takes the verifier, and no log has the token by accident", async (t) => {
+test('MCP: the middleware of the SDK takes the verifier, and no log has the token by accident', async (t) => {
   const { authority, verifier } = await worldOf(t)
   const url = await listen(t, mcpApp(requireBearerAuth({ verifier: tokenVerifier(verifier), requiredScopes: ['web.search'] })))
   const client = await mcpClient(t, url, await authority.tokenFor())

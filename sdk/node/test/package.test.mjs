@@ -39,7 +39,12 @@ after(() => rmSync(directory, { recursive: true, force: true }))
 const installed = (...path) => join(directory, 'node_modules', ...path)
 
 test('it brings jose and nothing else', () => {
-  assert.deepEqual(readdirSync(installed()).filter((name) => !name.startsWith('.')).sort(), ['@countersign', 'jose'])
+  assert.deepEqual(
+    readdirSync(installed())
+      .filter((name) => !name.startsWith('.'))
+      .sort(),
+    ['@countersign', 'jose'],
+  )
 })
 
 test('it holds what is built, and neither sources nor what is for its own tests', () => {
@@ -74,8 +79,16 @@ test('it compiles strictly, for ES modules and for CommonJS, with all its declar
   mkdirSync(join(directory, 'types'))
   for (const extension of ['mts', 'cts']) writeFileSync(join(directory, 'types', `consumer.${extension}`), source)
   const compilerOptions = {
-    strict: true, noEmit: true, target: 'es2022', lib: ['es2022'], module: 'nodenext', moduleResolution: 'nodenext', exactOptionalPropertyTypes: true,
-    skipLibCheck: false, types: ['node'], typeRoots: [join(ROOT, 'node_modules', '@types')],
+    strict: true,
+    noEmit: true,
+    target: 'es2022',
+    lib: ['es2022'],
+    module: 'nodenext',
+    moduleResolution: 'nodenext',
+    exactOptionalPropertyTypes: true,
+    skipLibCheck: false,
+    types: ['node'],
+    typeRoots: [join(ROOT, 'node_modules', '@types')],
   }
   writeFileSync(join(directory, 'types', 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['.'] }))
   try {

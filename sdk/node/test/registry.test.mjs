@@ -54,6 +54,7 @@ test('the token is one for the Kubernetes API, read anew for each call', async (
 
 test('a name that would be another address is refused', async (t) => {
   const { authority, registry } = await worldOf(t)
-  for (const name of ['..', 'a/b', 'A', '', 'a?x', '%2e%2e']) await assert.rejects(registry.get('research', name), sdk.ConfigurationError, name)
+  for (const name of ['..', 'a/b', 'A', '', 'a?x', '%2e%2e'])
+    await assert.rejects(registry.get('research', name), sdk.ConfigurationError, name)
   assert.equal(authority.requests.length, 0)
 })

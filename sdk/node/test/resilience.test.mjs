@@ -23,7 +23,10 @@ test('while the service is down there is no answer, and when it is up again ever
   const token = await client.token()
   await authority.down()
   assert.equal(await client.token(), token, 'what is kept is good while it lives')
-  await assert.rejects(client.token({ fresh: true }), (error) => error instanceof Unavailable && error.code === 'unanswered' && error.advice !== '')
+  await assert.rejects(
+    client.token({ fresh: true }),
+    (error) => error instanceof Unavailable && error.code === 'unanswered' && error.advice !== '',
+  )
   await assert.rejects(client.evaluate({ capability: 'document.read' }), Unavailable)
   await authority.up()
   assert.ok(await client.token({ fresh: true }))
@@ -59,9 +62,15 @@ test('429 and 503 are asked again when they say, if that is in time, and told ot
   await client.token()
   assert.ok(performance.now() - began >= 990, 'Retry-After is honoured')
   authority.fail(429, 1, { retryAfter: 60 })
-  await assert.rejects(client.token({ fresh: true }), (error) => error instanceof RateLimited && error.retryAfter === 60 && error.status === 429)
+  await assert.rejects(
+    client.token({ fresh: true }),
+    (error) => error instanceof RateLimited && error.retryAfter === 60 && error.status === 429,
+  )
   authority.fail(503, 3)
-  await assert.rejects(client.token({ fresh: true }), (error) => error instanceof Unavailable && !(error instanceof RateLimited) && error.status === 503)
+  await assert.rejects(
+    client.token({ fresh: true }),
+    (error) => error instanceof Unavailable && !(error instanceof RateLimited) && error.status === 503,
+  )
   assert.equal(authority.count('/oauth2/token'), 6, 'two repetitions after the first')
   authority.fail(500, 1)
   await assert.rejects(client.token({ fresh: true }), Unavailable)
@@ -85,7 +94,15 @@ test('a redirect is not followed, with a credential least of all', async (t) => 
 })
 
 test('an answer that means nothing is no answer: no JSON, a member twice, too long, cut off', async (t) => {
-  const bodies = ['<html>', '[]', '{"access_token":"a","access_token":"b","token_type":"Bearer","expires_in":5}', '{"access_token":"a b","token_type":"Bearer","expires_in":5}', '{"access_token":"a","token_type":"N_A","expires_in":5}', '{"access_token":"a","token_type":"Bearer","expires_in":"5"}', `{"a":"${'x'.repeat(2 * 1024 * 1024)}"}`]
+  const bodies = [
+    '<html>',
+    '[]',
+    '{"access_token":"a","access_token":"b","token_type":"Bearer","expires_in":5}',
+    '{"access_token":"a b","token_type":"Bearer","expires_in":5}',
+    '{"access_token":"a","token_type":"N_A","expires_in":5}',
+    '{"access_token":"a","token_type":"Bearer","expires_in":"5"}',
+    `{"a":"${'x'.repeat(2 * 1024 * 1024)}"}`,
+  ]
   let body = ''
   const url = await serverOf(t, (_, response) => response.writeHead(200, { 'content-type': 'application/json' }).end(body))
   const authority = await authorityOf(t)
@@ -101,7 +118,10 @@ test('an answer that means nothing is no answer: no JSON, a member twice, too lo
 })
 
 test('a sidecar that is not there is no reason for another identity', async () => {
-  const client = new Client({ env: { COUNTERSIGN_SIDECAR_URL: 'http://127.0.0.1:9', COUNTERSIGN_TOKEN_FILE: '/etc/hostname', COUNTERSIGN_URL: 'https://us.test' }, maxRetries: 0 })
+  const client = new Client({
+    env: { COUNTERSIGN_SIDECAR_URL: 'http://127.0.0.1:9', COUNTERSIGN_TOKEN_FILE: '/etc/hostname', COUNTERSIGN_URL: 'https://us.test' },
+    maxRetries: 0,
+  })
   await assert.rejects(client.token(), (error) => error instanceof Unavailable && error.code === 'unanswered')
 })
 
@@ -115,9 +135,35 @@ test('only TLS, and what is not on this machine never without', async (t) => {
 test('certificates of the file are trusted for the service, and nobody else is by it', async (t) => {
   const directory = directoryOf(t)
   const [key, cert] = [join(directory, 'key.pem'), join(directory, 'cert.pem')]
-  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', key, '-out', cert, '-days', '1', '-subj', '/CN=us', '-addext', 'subjectAltName=IP:127.0.0.1'], { stdio: 'ignore' })
+  execFileSync(
+    'openssl',
+    [
+      'req',
+      '-x509',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-nodes',
+      '-keyout',
+      key,
+      '-out',
+      cert,
+      '-days',
+      '1',
+      '-subj',
+      '/CN=us',
+      '-addext',
+      'subjectAltName=IP:127.0.0.1',
+    ],
+    { stdio: 'ignore' },
+  )
   const body = JSON.stringify({ access_token: 'a', token_type: 'Bearer', expires_in: 300, scope: 'x' })
-  const url = await serverOf(t, (_, response) => response.end(body), (listener) => https.createServer({ key: readFileSync(key), cert: readFileSync(cert) }, listener))
+  const url = await serverOf(
+    t,
+    (_, response) => response.end(body),
+    (listener) => https.createServer({ key: readFileSync(key), cert: readFileSync(cert) }, listener),
+  )
   const authority = await authorityOf(t)
   const token = (options) => {
     const client = new Client({ url, credential: authority.credential(), env: {}, maxRetries: 0, ...options })

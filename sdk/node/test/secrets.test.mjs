@@ -16,7 +16,15 @@ import { authorityOf, directoryOf } from './support.mjs'
 /** All that somebody could see of an error, in a log that writes everything. */
 function seen(error) {
   const members = Object.getOwnPropertyNames(error).map((name) => `${name}: ${inspect(error[name], { depth: 9 })}`)
-  return [String(error), error.stack, JSON.stringify(error), inspect(error, { depth: 9, showHidden: true }), inspect({ error }, { depth: 9 }), `${inspect(error.cause)}`, ...members].join('\n')
+  return [
+    String(error),
+    error.stack,
+    JSON.stringify(error),
+    inspect(error, { depth: 9, showHidden: true }),
+    inspect({ error }, { depth: 9 }),
+    `${inspect(error.cause)}`,
+    ...members,
+  ].join('\n')
 }
 
 test('no error has a secret in it, also if the answer repeats all that was sent', async (t) => {
@@ -36,12 +44,19 @@ test('no error has a secret in it, also if the answer repeats all that was sent'
     sent = ''
     for await (const chunk of request) sent += chunk
     const all = `${request.url} ${request.headers.authorization ?? ''} ${decodeURIComponent(sent.replaceAll('+', ' '))}`
-    response.writeHead(status, { 'content-type': 'application/json', location: `https://evil.test/?${all.length}` }).end(JSON.stringify({ error: 'invalid_request', error_description: all }))
+    response
+      .writeHead(status, { 'content-type': 'application/json', location: `https://evil.test/?${all.length}` })
+      .end(JSON.stringify({ error: 'invalid_request', error_description: all }))
   })
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.after(() => server.closeAllConnections() ?? server.close())
   const url = `http://127.0.0.1:${server.address().port}`
-  const credentials = [new sdk.TokenFile(tokenPath), new sdk.PrivateKey(keyPath, { clientId: 'agent:a/b' }), new sdk.PrivateKey(pem, { clientId: 'agent:a/b' }), new sdk.Sidecar(url)]
+  const credentials = [
+    new sdk.TokenFile(tokenPath),
+    new sdk.PrivateKey(keyPath, { clientId: 'agent:a/b' }),
+    new sdk.PrivateKey(pem, { clientId: 'agent:a/b' }),
+    new sdk.Sidecar(url),
+  ]
   const operation = { capability: 'x', resource: 'a:b' }
   let errors = 0
   for (status of [400, 401, 403, 409, 429, 503, 302]) {
@@ -64,12 +79,16 @@ test('no error has a secret in it, also if the answer repeats all that was sent'
         () => verifier.complete(subject),
       ]
       for (const call of calls) {
-        const error = await call().then(() => undefined, (error) => error)
+        const error = await call().then(
+          () => undefined,
+          (error) => error,
+        )
         assert.ok(error instanceof sdk.CountersignError, `${call}: ${error}`)
         errors += 1
         const text = seen(error)
         const assertions = [...sent.matchAll(/eyJ[A-Za-z0-9_.-]+/g)].map(([found]) => found)
-        for (const secret of [opaque, subject, 'canary', 'BEGIN PRIVATE', pem.split('\n')[1], ...assertions]) assert.ok(!text.includes(secret), `${status} ${call}: ${secret} in ${text}`)
+        for (const secret of [opaque, subject, 'canary', 'BEGIN PRIVATE', pem.split('\n')[1], ...assertions])
+          assert.ok(!text.includes(secret), `${status} ${call}: ${secret} in ${text}`)
       }
       for (const thing of [client, credential, verifier, guard]) {
         const text = [inspect(thing, { depth: 9, showHidden: true }), JSON.stringify(thing), String(thing)].join('\n')
@@ -84,9 +103,16 @@ test('what fails on this side says nothing of what it read', async (t) => {
   const path = join(directoryOf(t), 'broken')
   writeFileSync(path, 'canary canary', { mode: 0o600 })
   const keyOf = (source) => new sdk.PrivateKey(source, { clientId: 'agent:a/b' }).assertion({ issuer: 'https://us.test' })
-  const attempts = [() => new sdk.TokenFile(path).assertion(), () => keyOf(path), () => keyOf('-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----')]
+  const attempts = [
+    () => new sdk.TokenFile(path).assertion(),
+    () => keyOf(path),
+    () => keyOf('-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----'),
+  ]
   for (const attempt of attempts) {
-    const error = await attempt().then(() => undefined, (error) => error)
+    const error = await attempt().then(
+      () => undefined,
+      (error) => error,
+    )
     assert.ok(error instanceof sdk.CredentialInvalid)
     assert.ok(!seen(error).includes('canary'))
   }
@@ -109,7 +135,11 @@ test('a log with everything in it has no secret', async (t) => {
   const env = { ...process.env, NODE_DEBUG: 'countersign', COUNTERSIGN_URL: authority.url, COUNTERSIGN_TOKEN_FILE: path }
   // Beside this file, so that the package finds itself by its name. Not synchronously: the authority is in this process.
   const options = { env, cwd: fileURLToPath(new URL('.', import.meta.url)), timeout: 30_000 }
-  const result = await new Promise((resolve) => execFile(process.execPath, ['--input-type=module', '-e', script], options, (error, stdout, stderr) => resolve({ error, text: stdout + stderr })))
+  const result = await new Promise((resolve) =>
+    execFile(process.execPath, ['--input-type=module', '-e', script], options, (error, stdout, stderr) =>
+      resolve({ error, text: stdout + stderr }),
+    ),
+  )
   assert.equal(result.error, null, result.text)
   assert.match(result.text, /the credential is TokenFile/)
   const end = /the token ends with (\S+)/.exec(result.text)[1]

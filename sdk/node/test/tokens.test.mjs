@@ -42,11 +42,21 @@ test('a token says its scope, when it ends, and its header, and by no accident i
   assert.ok(Math.abs(token.expiresAt - Date.now() / 1000 - 300) < 5)
   assert.deepEqual(token.headers(), { Authorization: `Bearer ${token.value}` })
   const { inspect } = await import('node:util')
-  for (const text of [String(token), JSON.stringify({ token }), inspect(token), inspect({ token }, { showHidden: true, depth: 9 }), `${Object.entries(token)}`, JSON.stringify(structuredClone(token))]) {
+  for (const text of [
+    String(token),
+    JSON.stringify({ token }),
+    inspect(token),
+    inspect({ token }, { showHidden: true, depth: 9 }),
+    `${Object.entries(token)}`,
+    JSON.stringify(structuredClone(token)),
+  ]) {
     assert.ok(!text.includes(token.value.slice(0, 20)), text)
   }
   const bound = new sdk.AccessToken({ value: 'x', tokenType: 'DPoP', expiresAt: 1 })
-  assert.throws(() => bound.headers(), (error) => error instanceof sdk.ConfigurationError && error.code === 'proof_needed')
+  assert.throws(
+    () => bound.headers(),
+    (error) => error instanceof sdk.ConfigurationError && error.code === 'proof_needed',
+  )
 })
 
 test('fresh goes past what is kept, and what it brings is kept', async (t) => {
@@ -87,7 +97,11 @@ test('what cannot be had is refused by its kind', async (t) => {
   const authority = await authorityOf(t)
   authority.allow('document.read')
   const client = clientOf(t, authority)
-  await assert.rejects(client.token({ scope: 'document.delete' }), (error) => error instanceof sdk.InvalidScope && error.status === 400 && /document.delete/.test(error.message) && error.requestId !== undefined)
+  await assert.rejects(
+    client.token({ scope: 'document.delete' }),
+    (error) =>
+      error instanceof sdk.InvalidScope && error.status === 400 && /document.delete/.test(error.message) && error.requestId !== undefined,
+  )
   await assert.rejects(client.token({ audience: 'https://evil.test' }), sdk.InvalidTarget)
   await assert.rejects(client.token({ scope: ' ' }), sdk.ConfigurationError)
   await assert.rejects(client.exchange(await authority.tokenFor({ audience: 'https://other.test' })), sdk.InvalidRequest)

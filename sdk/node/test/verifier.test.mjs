@@ -22,7 +22,10 @@ test('a token says who, for whom and what, and is held against what is asked', a
   assert.equal(verified.user, undefined)
   verified.require('web.search')
   verified.require('document.read', { resource: 'document:reports/q3' })
-  assert.throws(() => verified.require('document.read', { resource: 'document:secret/q3' }), (error) => error instanceof sdk.InsufficientScope && error.scope === 'document.read')
+  assert.throws(
+    () => verified.require('document.read', { resource: 'document:secret/q3' }),
+    (error) => error instanceof sdk.InsufficientScope && error.scope === 'document.read',
+  )
 })
 
 test('tokens with EdDSA and ES256 are taken alike', async (t) => {
@@ -40,10 +43,23 @@ test('the issuer must call itself so, and its keys must be its own', async (t) =
   const wrong = (error) => error instanceof sdk.Unavailable && error.code === 'wrong_issuer'
   await assert.rejects(verifierOf(() => ({ issuer: `${authority.url}/`, jwks_uri: `${authority.url}/oauth2/jwks` })).verify(token), wrong)
   await assert.rejects(verifierOf(() => ({ issuer: authority.url, jwks_uri: 'https://evil.test/jwks' })).verify(token), wrong)
-  await assert.rejects(verifierOf(() => ({ issuer: authority.url, jwks_uri: `${authority.url}/oauth2/jwks`, countersign_revocations_endpoint: 'https://evil.test/' })).verify(token), wrong)
-  await assert.rejects(verifierOf(() => ({ issuer: authority.url, jwks_uri: `${authority.url}/oauth2/jwks`, keys: [] })).verify(token), (error) => error.code === 'unknown_key')
+  await assert.rejects(
+    verifierOf(() => ({
+      issuer: authority.url,
+      jwks_uri: `${authority.url}/oauth2/jwks`,
+      countersign_revocations_endpoint: 'https://evil.test/',
+    })).verify(token),
+    wrong,
+  )
+  await assert.rejects(
+    verifierOf(() => ({ issuer: authority.url, jwks_uri: `${authority.url}/oauth2/jwks`, keys: [] })).verify(token),
+    (error) => error.code === 'unknown_key',
+  )
   const other = await authorityOf(t)
-  await assert.rejects(other.verifier({ revocation: 'none' }).verify(token), (error) => error.constructor === sdk.TokenRejected && error.code === 'unknown_key')
+  await assert.rejects(
+    other.verifier({ revocation: 'none' }).verify(token),
+    (error) => error.constructor === sdk.TokenRejected && error.code === 'unknown_key',
+  )
 })
 
 test('keys are kept, read again for one that is not known, and not more often than every five seconds', async (t) => {
@@ -54,7 +70,15 @@ test('keys are kept, read again for one that is not known, and not more often th
   await authority.rotateKeys({ keepOld: true })
   const next = await authority.tokenFor()
   const before = performance.now()
-  await eventually(() => verifier.verify(next).then(() => true, (error) => error.code !== 'unknown_key'), 'the new key is known', 8000)
+  await eventually(
+    () =>
+      verifier.verify(next).then(
+        () => true,
+        (error) => error.code !== 'unknown_key',
+      ),
+    'the new key is known',
+    8000,
+  )
   assert.ok(performance.now() - before > 3000, 'not before five seconds have passed')
   assert.equal(authority.count('/oauth2/jwks'), 2)
   assert.ok(await verifier.verify(old))
@@ -92,10 +116,26 @@ test('the feed ends a token within a second: its agent, the token itself, and wh
   await verifier.verify(one.value)
   await verifier.verify(derived.value)
   await client.revoke(one)
-  await eventually(() => verifier.verify(one.value).then(() => false, (error) => error instanceof sdk.TokenRevoked), 'the token is dead', 1000)
+  await eventually(
+    () =>
+      verifier.verify(one.value).then(
+        () => false,
+        (error) => error instanceof sdk.TokenRevoked,
+      ),
+    'the token is dead',
+    1000,
+  )
   await verifier.verify(derived.value)
   await authority.suspend('agent:test/caller')
-  await eventually(() => verifier.verify(derived.value).then(() => false, (error) => error instanceof sdk.TokenRevoked), 'what it called is dead', 1000)
+  await eventually(
+    () =>
+      verifier.verify(derived.value).then(
+        () => false,
+        (error) => error instanceof sdk.TokenRevoked,
+      ),
+    'what it called is dead',
+    1000,
+  )
   await authority.resume('agent:test/caller')
   await new Promise((resolve) => setTimeout(resolve, 100))
   await assert.rejects(verifier.verify(derived.value), sdk.TokenRevoked)
@@ -105,7 +145,15 @@ test('an agent that is new is known by the feed within a second', async (t) => {
   const { authority, verifier } = await worldOf(t)
   await verifier.start()
   const token = await authority.tokenFor({ agent: 'agent:test/newborn' })
-  await eventually(() => verifier.verify(token).then(() => true, (error) => error.code !== 'token_revoked'), 'it is known', 1000)
+  await eventually(
+    () =>
+      verifier.verify(token).then(
+        () => true,
+        (error) => error.code !== 'token_revoked',
+      ),
+    'it is known',
+    1000,
+  )
   assert.ok(await verifier.verify(token))
 })
 
@@ -115,7 +163,15 @@ test('a feed that cannot be followed is no yes', async (t) => {
   const token = await authority.tokenFor()
   await assert.rejects(verifier.verify(token), sdk.RevocationUnknown)
   authority.stale(false)
-  await eventually(() => verifier.verify(token).then(() => true, () => false), 'it is followed again', 10_000)
+  await eventually(
+    () =>
+      verifier.verify(token).then(
+        () => true,
+        () => false,
+      ),
+    'it is followed again',
+    10_000,
+  )
   authority.stale()
   await eventually(() => verifier.feed.state === undefined, 'what was known is dropped', 1000)
 })
@@ -129,7 +185,15 @@ test('a stream that breaks is opened anew, and the state counts until its end', 
   assert.ok(await verifier.verify(token), 'for some seconds')
   await authority.up()
   await authority.suspend()
-  await eventually(() => verifier.verify(token).then(() => false, (error) => error instanceof sdk.TokenRevoked), 'the change is known', 6000)
+  await eventually(
+    () =>
+      verifier.verify(token).then(
+        () => false,
+        (error) => error instanceof sdk.TokenRevoked,
+      ),
+    'the change is known',
+    6000,
+  )
 })
 
 test('a state that has ended is no state', async (t) => {
@@ -168,7 +232,10 @@ test('a resource server asks with the token that it was shown', async (t) => {
   const { authority, verifier } = await worldOf(t, { revocation: 'none' })
   const token = await authority.tokenFor()
   assert.equal((await verifier.evaluate(token, { capability: 'document.read', resource: 'document:reports/q3' })).allowed, true)
-  assert.equal((await verifier.evaluate(token, { capability: 'document.read', resource: 'document:secret' })).reason.code, 'resource_not_granted')
+  assert.equal(
+    (await verifier.evaluate(token, { capability: 'document.read', resource: 'document:secret' })).reason.code,
+    'resource_not_granted',
+  )
   await authority.suspend()
   assert.equal((await verifier.evaluate(token, { capability: 'web.search' })).allowed, false)
 })
@@ -181,7 +248,10 @@ test('an event is read however it is cut', async () => {
     }
     const events = []
     for await (const event of eventsOf(chunks())) events.push(event)
-    assert.deepEqual(events, [{ event: 'one', data: 'a\nb' }, { event: 'two', data: 'c' }])
+    assert.deepEqual(events, [
+      { event: 'one', data: 'a\nb' },
+      { event: 'two', data: 'c' },
+    ])
   }
 })
 

@@ -23,12 +23,21 @@ const LINKS: readonly Link[] = [
     if (!path) return 'PrivateKey: COUNTERSIGN_PRIVATE_KEY_FILE is not set'
     if (clientId) return new PrivateKey(path, { clientId, kid: kid || undefined })
     const advice = 'Set COUNTERSIGN_CLIENT_ID to agent:<namespace>/<name>.'
-    throw new ConfigurationError({ code: 'client_id_missing', message: 'COUNTERSIGN_PRIVATE_KEY_FILE is set, and COUNTERSIGN_CLIENT_ID is not', advice })
+    throw new ConfigurationError({
+      code: 'client_id_missing',
+      message: 'COUNTERSIGN_PRIVATE_KEY_FILE is set, and COUNTERSIGN_CLIENT_ID is not',
+      advice,
+    })
   },
   async ({ COUNTERSIGN_TOKEN_FILE: path }) => {
     if (path) return new TokenFile(path)
-    const isThere = await access(DEFAULT_TOKEN_FILE).then(() => true, () => false)
-    return isThere ? new TokenFile(DEFAULT_TOKEN_FILE) : `TokenFile: COUNTERSIGN_TOKEN_FILE is not set, and ${DEFAULT_TOKEN_FILE} is not there`
+    const isThere = await access(DEFAULT_TOKEN_FILE).then(
+      () => true,
+      () => false,
+    )
+    return isThere
+      ? new TokenFile(DEFAULT_TOKEN_FILE)
+      : `TokenFile: COUNTERSIGN_TOKEN_FILE is not set, and ${DEFAULT_TOKEN_FILE} is not there`
   },
   async (env, transport) => {
     const named = env.COUNTERSIGN_CLOUD
@@ -41,7 +50,11 @@ const LINKS: readonly Link[] = [
 
 function cloudName(text: string): CloudName {
   if (text === 'aws' || text === 'gcp' || text === 'azure') return text
-  throw new ConfigurationError({ code: 'cloud_unknown', message: 'COUNTERSIGN_CLOUD is none of aws, gcp, azure and none', advice: 'Set it to one of them, or leave it out.' })
+  throw new ConfigurationError({
+    code: 'cloud_unknown',
+    message: 'COUNTERSIGN_CLOUD is none of aws, gcp, azure and none',
+    advice: 'Set it to one of them, or leave it out.',
+  })
 }
 
 /**
@@ -59,6 +72,7 @@ export async function findCredential(env: Environment, transport: Transport): Pr
     }
     lacks.push(found)
   }
-  const advice = 'In a pod, add the label countersign.dev/inject: "true" for a sidecar, or mount a projected token. Elsewhere set COUNTERSIGN_PRIVATE_KEY_FILE.'
+  const advice =
+    'In a pod, add the label countersign.dev/inject: "true" for a sidecar, or mount a projected token. Elsewhere set COUNTERSIGN_PRIVATE_KEY_FILE.'
   throw new CredentialNotFound({ code: 'credential_not_found', message: `no credential was found. ${lacks.join('. ')}`, advice })
 }

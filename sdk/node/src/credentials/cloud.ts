@@ -65,15 +65,23 @@ export class Cloud extends AssertionCredential {
         return awsToken(audience ?? context.issuer)
       case 'gcp': {
         const query = new URLSearchParams({ audience: audience ?? context.issuer, format: 'full' })
-        return this.#ask(context, `${GCP}/computeMetadata/v1/instance/service-accounts/default/identity?${query}`, { 'metadata-flavor': 'Google' })
+        return this.#ask(context, `${GCP}/computeMetadata/v1/instance/service-accounts/default/identity?${query}`, {
+          'metadata-flavor': 'Google',
+        })
       }
       case 'azure': {
         const resource = audience ?? `api://${new URL(context.issuer).host}`
         const identity = clientId === undefined ? {} : { client_id: clientId }
         const { IDENTITY_ENDPOINT: endpoint, IDENTITY_HEADER: header } = env
         const answer = endpoint
-          ? await this.#ask(context, `${endpoint}?${new URLSearchParams({ 'api-version': '2019-08-01', resource, ...identity })}`, { 'x-identity-header': header ?? '' })
-          : await this.#ask(context, `${METADATA}/metadata/identity/oauth2/token?${new URLSearchParams({ 'api-version': '2018-02-01', resource, ...identity })}`, { metadata: 'true' })
+          ? await this.#ask(context, `${endpoint}?${new URLSearchParams({ 'api-version': '2019-08-01', resource, ...identity })}`, {
+              'x-identity-header': header ?? '',
+            })
+          : await this.#ask(
+              context,
+              `${METADATA}/metadata/identity/oauth2/token?${new URLSearchParams({ 'api-version': '2018-02-01', resource, ...identity })}`,
+              { metadata: 'true' },
+            )
         const token = parseObject(answer)?.access_token
         return typeof token === 'string' ? token : ''
       }
@@ -89,7 +97,12 @@ export class Cloud extends AssertionCredential {
     })
     if (answer.status === 200) return answer.body
     const advice = 'Look whether the workload has an identity of the platform.'
-    throw new CredentialInvalid({ code: 'credential_invalid', message: `the metadata service of ${this.#name} answers ${answer.status}`, advice, status: answer.status })
+    throw new CredentialInvalid({
+      code: 'credential_invalid',
+      message: `the metadata service of ${this.#name} answers ${answer.status}`,
+      advice,
+      status: answer.status,
+    })
   }
 }
 
@@ -103,7 +116,8 @@ async function awsToken(audience: string): Promise<string> {
   // The name is a value, so that neither the compiler nor a bundler looks for what may not be there.
   const name = '@aws-sdk/client-sts'
   const sts = await (import(name) as Promise<Sts>).catch(() => undefined)
-  if (!sts) throw new CredentialInvalid({ code: 'dependency_missing', message: `${name} is not installed`, advice: `On AWS install ${name}.` })
+  if (!sts)
+    throw new CredentialInvalid({ code: 'dependency_missing', message: `${name} is not installed`, advice: `On AWS install ${name}.` })
   const input = { Audience: [audience], SigningAlgorithm: 'ES384', DurationSeconds: 300 }
   // Its errors may say more than belongs into ours.
   const answer = await new sts.STSClient({}).send(new sts.GetWebIdentityTokenCommand(input)).catch(() => undefined)
@@ -113,7 +127,10 @@ async function awsToken(audience: string): Promise<string> {
 }
 
 /** Which cloud this is, by its own environment or its metadata service; asked for a second at most. */
-export async function probe(env: Readonly<Record<string, string | undefined>>, context: Pick<AssertionContext, 'transport'>): Promise<CloudName | undefined> {
+export async function probe(
+  env: Readonly<Record<string, string | undefined>>,
+  context: Pick<AssertionContext, 'transport'>,
+): Promise<CloudName | undefined> {
   if (env.IDENTITY_ENDPOINT && env.IDENTITY_HEADER) return 'azure'
   if (env.AWS_LAMBDA_FUNCTION_NAME || env.AWS_CONTAINER_CREDENTIALS_RELATIVE_URI || env.AWS_CONTAINER_CREDENTIALS_FULL_URI) return 'aws'
   const is = async (name: CloudName, request: Omit<HttpRequest, 'within'>, header?: string) => {

@@ -49,5 +49,9 @@ const CREDENTIAL_MAX = 8 * 1024
 export function usable(text: string, what: string): string {
   const token = text.trim()
   if (token !== '' && token.length <= CREDENTIAL_MAX && /^[!-~]+$/.test(token)) return token
-  throw new CredentialInvalid({ code: 'credential_invalid', message: `${what} holds no token`, advice: 'It must be one token, of at most 8 KiB of printable ASCII.' })
+  throw new CredentialInvalid({
+    code: 'credential_invalid',
+    message: `${what} holds no token`,
+    advice: 'It must be one token, of at most 8 KiB of printable ASCII.',
+  })
 }

@@ -24,7 +24,8 @@ export class PrivateKey extends AssertionCredential {
    */
   constructor(source: string, options: { clientId: string; kid?: string | undefined }) {
     super()
-    if (!/^agent:[^/]+\/[^/]+$/.test(options.clientId)) throw invalid('the client id is not agent:<namespace>/<name>', 'Set COUNTERSIGN_CLIENT_ID to the Agent.')
+    if (!/^agent:[^/]+\/[^/]+$/.test(options.clientId))
+      throw invalid('the client id is not agent:<namespace>/<name>', 'Set COUNTERSIGN_CLIENT_ID to the Agent.')
     this.#source = source
     this.#clientId = options.clientId
     this.#kid = options.kid
@@ -48,7 +49,13 @@ export class PrivateKey extends AssertionCredential {
     const header = { alg: 'EdDSA', typ: 'client-authentication+jwt', ...(this.#kid === undefined ? {} : { kid: this.#kid }) }
     const now = Math.floor(Date.now() / 1000)
     const claims = new SignJWT({ jti: randomBytes(16).toString('base64url') }).setProtectedHeader(header)
-    return claims.setIssuer(this.#clientId).setSubject(this.#clientId).setAudience(issuer).setIssuedAt(now).setExpirationTime(now + LIFE).sign(await this.#key)
+    return claims
+      .setIssuer(this.#clientId)
+      .setSubject(this.#clientId)
+      .setAudience(issuer)
+      .setIssuedAt(now)
+      .setExpirationTime(now + LIFE)
+      .sign(await this.#key)
   }
 }
 
@@ -73,7 +80,11 @@ async function readPrivate(path: string): Promise<string> {
   try {
     // On Windows there are no such bits.
     const isOpen = process.platform !== 'win32' && ((await stat(path)).mode & 0o077) !== 0
-    if (isOpen) throw invalid(`${path} may be read by others than its owner`, `Run chmod 600 ${path}; if somebody may have read it, make another key.`)
+    if (isOpen)
+      throw invalid(
+        `${path} may be read by others than its owner`,
+        `Run chmod 600 ${path}; if somebody may have read it, make another key.`,
+      )
     return await readFile(path, 'utf8')
   } catch (error) {
     if (error instanceof CredentialInvalid) throw error

@@ -14,7 +14,11 @@ export class Sidecar extends Credential {
     super()
     this.url = serverUrl(url, 'the address of the sidecar')
     if (!isLoopback(new URL(this.url).hostname)) {
-      throw new ConfigurationError({ code: 'url_invalid', message: 'the address of the sidecar is not a loopback address', advice: 'COUNTERSIGN_SIDECAR_URL is http://127.0.0.1:7710 or alike.' })
+      throw new ConfigurationError({
+        code: 'url_invalid',
+        message: 'the address of the sidecar is not a loopback address',
+        advice: 'COUNTERSIGN_SIDECAR_URL is http://127.0.0.1:7710 or alike.',
+      })
     }
   }
 

@@ -110,7 +110,8 @@ export class Guard {
       return new Permit({ tool: name, operation, evaluationId, obtain: () => tokenFor(this.#client, operation, { subjectToken, signal }) })
     }
     const token = await this.#approved(name, operation, decision, call)
-    if (!isFor(token.details, operation)) throw new Denied({ code: 'approval_mismatch', message: 'the token is for another operation than the call', evaluationId })
+    if (!isFor(token.details, operation))
+      throw new Denied({ code: 'approval_mismatch', message: 'the token is for another operation than the call', evaluationId })
     if (tool.sendsToken) return new Permit({ tool: name, operation, evaluationId, obtain: () => Promise.resolve(token) })
     // Before the tool runs: whoever resumes the call too, here or elsewhere, does not get past this.
     await this.#client.complete(token, { signal })
@@ -124,7 +125,12 @@ export class Guard {
       return this.#client.approval(decision.approval.id, { wait: this.#pause(), signal })
     }
     const idempotencyKey = keyOf(tool, operation, call)
-    const request = await this.#client.requestApproval(operation, { justification: this.#justification, subjectToken, idempotencyKey, signal })
+    const request = await this.#client.requestApproval(operation, {
+      justification: this.#justification,
+      subjectToken,
+      idempotencyKey,
+      signal,
+    })
     if (requestId !== undefined && requestId !== request.id) {
       throw new Denied({ code: 'approval_mismatch', message: 'the request that was approved is not that of this call' })
     }
@@ -153,5 +159,7 @@ function isFor(details: readonly JsonObject[], operation: Operation): boolean {
   const [granted, ...others] = details
   if (!granted || others.length > 0 || granted.type !== OPERATION_DETAILS) return false
   const same = (one: unknown, other: unknown) => canonicalJson(one ?? {}) === canonicalJson(other ?? {})
-  return granted.capability === operation.capability && granted.resource === operation.resource && same(granted.parameters, operation.parameters)
+  return (
+    granted.capability === operation.capability && granted.resource === operation.resource && same(granted.parameters, operation.parameters)
+  )
 }

@@ -44,7 +44,9 @@ export function currentPermit(): Permit | undefined {
 /** What a permit whose approval was reported as done says of its token. */
 export function usedUp(): Promise<never> {
   const advice = 'Map the tool with sendsToken: true if it sends the token to a resource server that reports the operation as done.'
-  return Promise.reject(new ConfigurationError({ code: 'permit_completed', message: 'the token of the approval was used up before the tool ran', advice }))
+  return Promise.reject(
+    new ConfigurationError({ code: 'permit_completed', message: 'the token of the approval was used up before the tool ran', advice }),
+  )
 }
 
 const KEY = Symbol.for('countersign.permit')

@@ -40,7 +40,12 @@ export class Tool {
   /** The operation that a call is. @throws ConfigurationError, and whatever a function of the options throws. */
   operation(args: Args): Operation {
     if (!isObject(args)) throw unusable('the arguments of the call are no object')
-    return new Operation({ capability: this.capability, resource: this.#resource(args), parameters: this.#parameters(args), audience: this.#options.audience })
+    return new Operation({
+      capability: this.capability,
+      resource: this.#resource(args),
+      parameters: this.#parameters(args),
+      audience: this.#options.audience,
+    })
   }
 
   /** The operation as far as it is known without a call. */

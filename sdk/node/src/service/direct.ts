@@ -5,7 +5,7 @@ import { read } from '../answers.ts'
 import type { Answer } from '../answers.ts'
 import { clientOf, serviceAccountAgentOf } from '../claims.ts'
 import type { AssertionCredential } from '../credentials/credential.ts'
-import { ConfigurationError, CountersignError } from '../errors.ts'
+import { ConfigurationError, InvalidScope, InvalidTarget, Refused } from '../errors.ts'
 import type { JsonObject } from '../json.ts'
 import { insist } from '../retry.ts'
 import { readToken } from '../token.ts'
@@ -44,6 +44,7 @@ export interface DirectOptions {
 export class DirectService implements Service {
   readonly #options: DirectOptions
   #learned: string | undefined
+  #learning: Promise<string> | undefined
 
   constructor(options: DirectOptions) {
     this.#options = options
@@ -54,7 +55,12 @@ export class DirectService implements Service {
   }
 
   async exchange(subject: Subject, target: Target, call: Call): Promise<AccessToken> {
-    const form = { grant_type: TOKEN_EXCHANGE, subject_token: subject.token, subject_token_type: tokenType(subject.type), ...targetForm(target) }
+    const form = {
+      grant_type: TOKEN_EXCHANGE,
+      subject_token: subject.token,
+      subject_token_type: tokenType(subject.type),
+      ...targetForm(target),
+    }
     return this.#obtain(form, call)
   }
 
@@ -97,14 +103,24 @@ export class DirectService implements Service {
     return { type: 'agent', id: await this.agent(call) }
   }
 
+  /** As it was said, else as a token of the agent says, else like its ServiceAccount. */
   async agent(call: Call): Promise<string> {
-    const { agent, credential, audience } = this.#options
-    const known = agent ?? credential.agent() ?? this.#learned ?? serviceAccountAgentOf(await this.#assertion(call))
+    const known = this.#options.agent ?? this.#options.credential.agent() ?? this.#learned
     if (known !== undefined) return known
-    const why = await this.token({ audience }, call).then(() => '', (error: unknown) => (error instanceof CountersignError ? `: ${error.message}` : ''))
+    this.#learning ??= this.#learn(call).finally(() => (this.#learning = undefined))
+    return this.#learning
+  }
+
+  async #learn(call: Call): Promise<string> {
+    const refusal = await this.token({ audience: this.#options.audience }, call).catch((error: unknown) => {
+      // It holds nothing without approval, or has several audiences: the service knows it, and issues nothing that was not asked for.
+      if (error instanceof InvalidScope || error instanceof InvalidTarget) return error
+      throw error
+    })
+    if (refusal instanceof Refused) this.#learned = serviceAccountAgentOf(await this.#assertion(call))
     if (this.#learned !== undefined) return this.#learned
     const advice = 'Set COUNTERSIGN_CLIENT_ID to agent:<namespace>/<name>.'
-    throw new ConfigurationError({ code: 'agent_unknown', message: `nobody says which agent this is${why}`, advice })
+    throw new ConfigurationError({ code: 'agent_unknown', message: 'nobody says which agent this is', advice })
   }
 
   async #obtain(form: Form, call: Call): Promise<AccessToken> {
@@ -147,7 +163,16 @@ export class DirectService implements Service {
   #send(path: string, body: string, headers: Record<string, string>, call: Call, sending: Sending): Promise<HttpAnswer> {
     const { url, caFile, transport } = this.#options
     const within = call.deadline.attempt(sending.hold)
-    return transport.send({ method: 'POST', url: at(url, path), headers, body, within, signal: call.signal, caFile, fresh: sending.fresh ?? false })
+    return transport.send({
+      method: 'POST',
+      url: at(url, path),
+      headers,
+      body,
+      within,
+      signal: call.signal,
+      caFile,
+      fresh: sending.fresh ?? false,
+    })
   }
 }
 

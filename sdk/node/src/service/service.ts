@@ -114,9 +114,22 @@ export function completionError(answer: HttpAnswer, isDoubtful: boolean): Counte
   const { code, message, requestId, status } = error
   if (status === 409 && isDoubtful) {
     const text = 'it cannot be told whether this report completed the operation, or an earlier one: an answer was lost'
-    return new Unavailable({ code: 'completion_unknown', message: text, advice: 'Do not do the operation. Look at the records.', requestId, status })
+    return new Unavailable({
+      code: 'completion_unknown',
+      message: text,
+      advice: 'Do not do the operation. Look at the records.',
+      requestId,
+      status,
+    })
   }
   if (status === 409) return new AlreadyCompleted({ code, message, advice: 'Do not do the operation again.', requestId, status })
-  if (code === 'invalid_token') return new TokenRejected({ code, message, advice: 'The token is no token of an approved operation, or has expired.', requestId, status })
+  if (code === 'invalid_token')
+    return new TokenRejected({
+      code,
+      message,
+      advice: 'The token is no token of an approved operation, or has expired.',
+      requestId,
+      status,
+    })
   return error
 }

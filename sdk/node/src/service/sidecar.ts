@@ -78,7 +78,11 @@ export class SidecarService implements Service {
   async agent(call: Call): Promise<string> {
     if (this.#learned === undefined) await this.token({}, call)
     if (this.#learned !== undefined) return this.#learned
-    throw new ConfigurationError({ code: 'agent_unknown', message: 'nobody says which agent this is', advice: 'Set COUNTERSIGN_CLIENT_ID to agent:<namespace>/<name>.' })
+    throw new ConfigurationError({
+      code: 'agent_unknown',
+      message: 'nobody says which agent this is',
+      advice: 'Set COUNTERSIGN_CLIENT_ID to agent:<namespace>/<name>.',
+    })
   }
 
   #token(target: Target, call: Call, headers: Record<string, string>): Promise<AccessToken> {
@@ -101,22 +105,43 @@ export class SidecarService implements Service {
     return insist({ ...call, isIdempotent: true }, attempt)
   }
 
-  async #form(path: string, form: Record<string, string>, call: Call, headers: Record<string, string> = {}, fresh = false): Promise<HttpAnswer> {
+  async #form(
+    path: string,
+    form: Record<string, string>,
+    call: Call,
+    headers: Record<string, string> = {},
+    fresh = false,
+  ): Promise<HttpAnswer> {
     const body = new URLSearchParams(form).toString()
-    const answer = await this.#send('POST', path, call, { headers: { 'content-type': 'application/x-www-form-urlencoded', ...headers }, body, fresh })
+    const answer = await this.#send('POST', path, call, {
+      headers: { 'content-type': 'application/x-www-form-urlencoded', ...headers },
+      body,
+      fresh,
+    })
     return { ...answer, secrets: secretsOf(form) }
   }
 
   #send(method: 'GET' | 'POST', path: string, call: Call, request: Partial<HttpRequest>, hold = 0): Promise<HttpAnswer> {
     const headers = { ...request.headers, ...HEADER }
-    return this.#transport.send({ ...request, method, url: at(this.#url, path), headers, within: call.deadline.attempt(hold), signal: call.signal })
+    return this.#transport.send({
+      ...request,
+      method,
+      url: at(this.#url, path),
+      headers,
+      within: call.deadline.attempt(hold),
+      signal: call.signal,
+    })
   }
 }
 
 function query({ audience, scope, operation }: Target): Record<string, string> {
   if (operation !== undefined) {
     const advice = 'Ask for scope, or for an approval of the operation.'
-    throw new ConfigurationError({ code: 'operation_unsupported', message: 'the sidecar hands out no token for one operation without an approval', advice })
+    throw new ConfigurationError({
+      code: 'operation_unsupported',
+      message: 'the sidecar hands out no token for one operation without an approval',
+      advice,
+    })
   }
   return { ...(audience === undefined ? {} : { audience }), ...(scope === undefined ? {} : { scope }) }
 }

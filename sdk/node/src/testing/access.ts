@@ -44,15 +44,25 @@ async function evaluate(state: FakeState, body: JsonObject, caller: FakeAgent): 
   if (action.properties !== undefined) operation.parameters = action.properties
   const context = isObject(body.context) ? body.context : {}
   const evaluation = { evaluation_id: randomUUID() }
-  const no = typeof context.access_token === 'string' ? await byToken(state, context.access_token, body, capability, resource) : byName(state, body, caller, capability, resource)
+  const no =
+    typeof context.access_token === 'string'
+      ? await byToken(state, context.access_token, body, capability, resource)
+      : byName(state, body, caller, capability, resource)
   if (!no) return { decision: true, context: { ...evaluation, reason: { code: 'allowed' } } }
   const approved = no.code === 'approval_required' ? state.requests.approved(caller.id, operation) : undefined
   if (approved) {
     const reason = { code: 'approved', message: 'a person has approved it' }
-    return { decision: true, context: { ...evaluation, reason, approval: { auth_req_id: approved.id, token_endpoint: `${state.issuer}/oauth2/token` } } }
+    return {
+      decision: true,
+      context: { ...evaluation, reason, approval: { auth_req_id: approved.id, token_endpoint: `${state.issuer}/oauth2/token` } },
+    }
   }
   const { isRequestable, ...reason } = no
-  const access_request: JsonObject = { requestable: true, endpoint: `${state.issuer}/oauth2/bc-authorize`, authorization_details: [operation] }
+  const access_request: JsonObject = {
+    requestable: true,
+    endpoint: `${state.issuer}/oauth2/bc-authorize`,
+    authorization_details: [operation],
+  }
   return { decision: false, context: { ...evaluation, reason: { ...reason }, ...(isRequestable ? { access_request } : {}) } }
 }
 
@@ -63,11 +73,18 @@ function byName(state: FakeState, body: JsonObject, caller: FakeAgent, capabilit
   return state.world.judge(caller, capability, resource)
 }
 
-async function byToken(state: FakeState, token: string, body: JsonObject, capability: string, resource: string): Promise<FakeNo | undefined> {
+async function byToken(
+  state: FakeState,
+  token: string,
+  body: JsonObject,
+  capability: string,
+  resource: string,
+): Promise<FakeNo | undefined> {
   const claims = await state.keys.read(token, state.now())
   if (!claims || isRevoked(state, claims)) return { code: 'token_unknown_or_expired', message: 'the token is not alive' }
   const subject = objectOf(body.subject, 'subject')
-  if (subject.id !== claims.client_id && subject.id !== claims.sub) return { code: 'subject_mismatch', message: 'subject is not the agent of the token' }
+  if (subject.id !== claims.client_id && subject.id !== claims.sub)
+    return { code: 'subject_mismatch', message: 'subject is not the agent of the token' }
   const no = state.world.judge(state.world.agent(String(claims.client_id)), capability, resource)
   const isHeld = String(claims.scope).split(' ').includes(capability)
   return no ?? (isHeld ? undefined : { code: 'capability_not_granted', message: `${capability} is not in the token` })
@@ -95,8 +112,22 @@ function ask(state: FakeState, body: JsonObject, caller: FakeAgent): JsonObject 
   const isAllowed = unknown.length === 0 && parts.length > 0 && parts.every(({ no }) => no === undefined)
   return {
     decision: isAllowed,
-    reason: { code: isAllowed ? 'allowed' : unknown.length > 0 || parts.length === 0 ? 'not_understood' : (parts.find(({ no }) => no)?.no?.code ?? 'denied'), message: '' },
-    interpretation: parts.map(({ capability, no }) => ({ capability, resource: null, subject: caller.id, parameters: {}, decision: no === undefined, requestable: no?.isRequestable ?? false })),
+    reason: {
+      code: isAllowed
+        ? 'allowed'
+        : unknown.length > 0 || parts.length === 0
+          ? 'not_understood'
+          : (parts.find(({ no }) => no)?.no?.code ?? 'denied'),
+      message: '',
+    },
+    interpretation: parts.map(({ capability, no }) => ({
+      capability,
+      resource: null,
+      subject: caller.id,
+      parameters: {},
+      decision: no === undefined,
+      requestable: no?.isRequestable ?? false,
+    })),
     unresolved: unknown.map((text) => ({ text, nearest: [] })),
     evaluation_id: randomUUID(),
   }

@@ -14,7 +14,8 @@ const STANDS = 600
 export async function fileEndpoint(state: FakeState, call: FakeCall): Promise<FakeAnswer> {
   const agent = callerOf(state, call)
   const [hint, token] = [call.form.get('login_hint'), call.form.get('login_hint_token')]
-  if ((hint === null) === (token === null)) throw refuse('invalid_request', 'exactly one of login_hint and login_hint_token must say on whose behalf the agent asks')
+  if ((hint === null) === (token === null))
+    throw refuse('invalid_request', 'exactly one of login_hint and login_hint_token must say on whose behalf the agent asks')
   if (hint !== null && hint !== agent.id) throw refuse('unknown_user_id', `login_hint must be the client itself, ${agent.id}`)
   return file(state, call, agent)
 }
@@ -23,7 +24,8 @@ export async function fileEndpoint(state: FakeState, call: FakeCall): Promise<Fa
 export async function file(state: FakeState, call: FakeCall, agent: FakeAgent): Promise<FakeAnswer> {
   const token = call.form.get('login_hint_token')
   const parent = token === null ? undefined : await state.keys.read(token, state.now())
-  if (token !== null && (parent?.aud !== agent.id || isRevoked(state, parent))) throw refuse('expired_login_hint_token', 'login_hint_token is none with which this agent was called')
+  if (token !== null && (parent?.aud !== agent.id || isRevoked(state, parent)))
+    throw refuse('expired_login_hint_token', 'login_hint_token is none with which this agent was called')
   const operation = operationIn(call.form.get('authorization_details'))
   if (!operation) throw refuse('invalid_request', 'authorization_details is missing')
   const no = state.world.judge(agent, String(operation.capability), typeof operation.resource === 'string' ? operation.resource : undefined)
@@ -32,7 +34,13 @@ export async function file(state: FakeState, call: FakeCall, agent: FakeAgent): 
   const audience = audienceOf(state, typeof operation.audience === 'string' ? operation.audience : (call.form.get('audience') ?? undefined))
   const expiry = Number(call.form.get('requested_expiry') ?? STANDS)
   const key = call.headers['idempotency-key']
-  const fields = { agent: agent.id, operation, audience, justification: call.form.get('binding_message') ?? undefined, decideBy: state.now() + expiry }
+  const fields = {
+    agent: agent.id,
+    operation,
+    audience,
+    justification: call.form.get('binding_message') ?? undefined,
+    decideBy: state.now() + expiry,
+  }
   const request = state.requests.file(fields, typeof key === 'string' ? key : undefined)
   return { body: { auth_req_id: request.id, expires_in: Math.max(1, Math.ceil(request.decideBy - state.now())), interval: state.interval } }
 }
@@ -49,8 +57,10 @@ export async function complete(state: FakeState, token: string): Promise<FakeAns
   if (!claims) throw refuse('invalid_token', 'token is not an access token of ours, or it has expired')
   const request = [...state.requests.all.values()].find(({ jti }) => jti === claims.jti)
   if (!request) throw refuse('invalid_token', 'the token is not for an operation that was approved: there is nothing to complete')
-  if (request.phase === 'Completed') throw new FakeRefusal(409, 'already_completed', 'the operation was reported as done before: do not do it again')
-  if (request.phase !== 'Issued' || isRevoked(state, claims)) throw new FakeRefusal(409, 'operation_ended', 'the token is not alive any more')
+  if (request.phase === 'Completed')
+    throw new FakeRefusal(409, 'already_completed', 'the operation was reported as done before: do not do it again')
+  if (request.phase !== 'Issued' || isRevoked(state, claims))
+    throw new FakeRefusal(409, 'operation_ended', 'the token is not alive any more')
   state.requests.move(request.id, 'Completed')
   return { body: { completed: true, jti: String(claims.jti), completed_at: Math.floor(state.now()) } }
 }

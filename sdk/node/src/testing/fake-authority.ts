@@ -2,7 +2,7 @@
 
 import type { ServerResponse } from 'node:http'
 import { Client } from '../client.ts'
-import type { ClientOptions } from '../client.ts'
+import type { ClientOptions } from '../client-options.ts'
 import { AssertionCredential } from '../credentials/credential.ts'
 import type { JsonObject } from '../json.ts'
 import { Verifier } from '../verify/verifier.ts'
@@ -123,12 +123,18 @@ export class FakeAuthority {
 
   /** A client of the agent. */
   client(options: ClientOptions = {}): Client {
-    return new Client({ url: this.url, credential: this.credential(), env: {}, ...options })
+    return new Client({ url: this.url, credential: this.credential(), agent: this.agent, env: {}, ...options })
   }
 
   /** A verifier for the audience. */
   verifier(options: Partial<VerifierOptions> = {}): Verifier {
-    return new Verifier({ issuer: this.url, audience: this.audience, credential: this.credential('agent:test/server'), env: {}, ...options })
+    return new Verifier({
+      issuer: this.url,
+      audience: this.audience,
+      credential: this.credential('agent:test/server'),
+      env: {},
+      ...options,
+    })
   }
 
   /** What the agent proves itself with. */
@@ -145,7 +151,11 @@ export class FakeAuthority {
 
   /** An ID token of a user. Its signature is none: the fake believes it. */
   idToken(user: string): string {
-    return [{ alg: 'none' }, { email: user, exp: Math.floor(Date.now() / 1000) + 600 }].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.') + '.c2ln'
+    return (
+      [{ alg: 'none' }, { email: user, exp: Math.floor(Date.now() / 1000) + 600 }]
+        .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+        .join('.') + '.c2ln'
+    )
   }
 
   /** Grants a capability: on a resource, a pattern, or on everything. */
@@ -302,7 +312,8 @@ export class FakeAuthority {
       return undefined
     }
     const { id, statement } = await this.#state.feed.snapshot()
-    if (call.headers['if-none-match'] === `"${id}"`) return { status: 304, headers: { 'countersign-revocations-heartbeat': await this.#state.feed.heartbeat() } }
+    if (call.headers['if-none-match'] === `"${id}"`)
+      return { status: 304, headers: { 'countersign-revocations-heartbeat': await this.#state.feed.heartbeat() } }
     response.writeHead(200, { 'content-type': 'application/jwt', etag: `"${id}"` }).end(statement)
     return undefined
   }

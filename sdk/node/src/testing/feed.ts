@@ -103,7 +103,15 @@ export class FakeFeed {
   async #statement(typ: string, content: Content | undefined, more: JsonObject): Promise<{ id: string; statement: string }> {
     const now = Math.floor(this.#now())
     const id = typeof more.id === 'string' ? more.id : nameOf(content ?? this.#told ?? this.#content())
-    const claims: JsonObject = { iss: this.#issuer(), iat: now, exp: now + LIFE, as_of: now, ...(content ? { ...content } : {}), ...more, id }
+    const claims: JsonObject = {
+      iss: this.#issuer(),
+      iat: now,
+      exp: now + LIFE,
+      as_of: now,
+      ...(content ? { ...content } : {}),
+      ...more,
+      id,
+    }
     return { id, statement: await this.#keys.sign(typ, claims) }
   }
 }
@@ -116,7 +124,9 @@ function nameOf(content: Content): string {
 }
 
 function difference(before: JsonObject, now: JsonObject): JsonObject {
-  const gone = Object.keys(before).filter((name) => !(name in now)).map((name): [string, Json] => [name, null])
+  const gone = Object.keys(before)
+    .filter((name) => !(name in now))
+    .map((name): [string, Json] => [name, null])
   const other = Object.entries(now).filter(([name, value]) => canonicalJson(value) !== canonicalJson(before[name] ?? null))
   return Object.fromEntries([...gone, ...other])
 }

@@ -15,9 +15,11 @@ export class FakeRegistry {
 
   answer(call: FakeCall): FakeAnswer {
     const token = /^Bearer (\S+)$/.exec(call.headers.authorization ?? '')?.[1]
-    if (token === undefined || (this.token !== undefined && token !== this.token)) throw new FakeRefusal(401, 'invalid_token', 'the token is not one that the API server accepts')
+    if (token === undefined || (this.token !== undefined && token !== this.token))
+      throw new FakeRefusal(401, 'invalid_token', 'the token is not one that the API server accepts')
     const [, namespace, name] = /^\/api\/v1\/agents\/([^/]+)\/([^/]+)$/.exec(call.path) ?? []
-    if (namespace === undefined || name === undefined) return call.method === 'POST' ? this.#create(call.json ?? {}) : this.#list(call.query)
+    if (namespace === undefined || name === undefined)
+      return call.method === 'POST' ? this.#create(call.json ?? {}) : this.#list(call.query)
     const found = this.#agents.get(`${namespace}/${name}`)
     if (!found) throw new FakeRefusal(404, 'not_found', 'there is no such Agent')
     if (call.method === 'GET') return { body: found, headers: { etag: `"${String(found.resourceVersion)}"` } }
@@ -27,9 +29,20 @@ export class FakeRegistry {
   }
 
   #create({ namespace, name, spec, labels = {}, annotations = {} }: JsonObject): FakeAnswer {
-    if (typeof namespace !== 'string' || typeof name !== 'string' || !isObject(spec)) throw refuse('invalid_request', 'namespace, name and spec are needed')
+    if (typeof namespace !== 'string' || typeof name !== 'string' || !isObject(spec))
+      throw refuse('invalid_request', 'namespace, name and spec are needed')
     if (this.#agents.has(`${namespace}/${name}`)) throw new FakeRefusal(409, 'conflict', 'there is one of that name')
-    const agent = this.#store({ namespace, name, uid: randomUUID(), generation: 1, createdAt: new Date().toISOString(), labels, annotations, spec, status: {} })
+    const agent = this.#store({
+      namespace,
+      name,
+      uid: randomUUID(),
+      generation: 1,
+      createdAt: new Date().toISOString(),
+      labels,
+      annotations,
+      spec,
+      status: {},
+    })
     return { status: 201, body: agent, headers: { location: `/api/v1/agents/${namespace}/${name}` } }
   }
 
@@ -38,7 +51,15 @@ export class FakeRegistry {
     if (wanted.uid !== undefined && wanted.uid !== found.uid) throw new FakeRefusal(409, 'conflict', 'it is another registration')
     if (wanted.resourceVersion !== found.resourceVersion) throw new FakeRefusal(412, 'conflict', 'it was changed meanwhile: read it again')
     const kept = (member: 'labels' | 'annotations' | 'spec'): Json => wanted[member] ?? found[member] ?? {}
-    return { body: this.#store({ ...found, labels: kept('labels'), annotations: kept('annotations'), spec: kept('spec'), generation: Number(found.generation) + 1 }) }
+    return {
+      body: this.#store({
+        ...found,
+        labels: kept('labels'),
+        annotations: kept('annotations'),
+        spec: kept('spec'),
+        generation: Number(found.generation) + 1,
+      }),
+    }
   }
 
   #list(query: URLSearchParams): FakeAnswer {

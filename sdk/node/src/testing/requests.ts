@@ -41,7 +41,8 @@ export class FakeRequests {
   file(fields: Omit<FakeRequest, 'id' | 'phase'>, key: string | undefined): FakeRequest {
     const name = key === undefined ? undefined : `${fields.agent} ${key}`
     const known = name === undefined ? undefined : this.all.get(this.#keys.get(name) ?? '')
-    if (known && !sameOperation(known.operation, fields.operation)) throw new FakeRefusal(409, 'invalid_request', 'the Idempotency-Key was used for another request')
+    if (known && !sameOperation(known.operation, fields.operation))
+      throw new FakeRefusal(409, 'invalid_request', 'the Idempotency-Key was used for another request')
     if (known) return known
     const request: FakeRequest = { ...fields, id: randomUUID(), phase: 'Pending' }
     this.all.set(request.id, request)
@@ -61,7 +62,9 @@ export class FakeRequests {
 
   /** An approval of exactly this that has no token yet. */
   approved(agent: string, operation: JsonObject): FakeRequest | undefined {
-    return [...this.all.values()].find((request) => request.agent === agent && request.phase === 'Approved' && sameOperation(request.operation, operation))
+    return [...this.all.values()].find(
+      (request) => request.agent === agent && request.phase === 'Approved' && sameOperation(request.operation, operation),
+    )
   }
 
   /** Waits for the decision for so many seconds. @throws FakeRefusal for a poll that comes too soon */

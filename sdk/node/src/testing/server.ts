@@ -97,7 +97,11 @@ export class FakeServer {
       const failure = this.#failures.find(({ path, times }) => times > 0 && (path === undefined || path === call.path))
       if (failure) {
         failure.times -= 1
-        return write(response, { status: failure.status, headers: failure.headers, body: { error: 'temporarily_unavailable', error_description: 'out of order' } })
+        return write(response, {
+          status: failure.status,
+          headers: failure.headers,
+          body: { error: 'temporarily_unavailable', error_description: 'out of order' },
+        })
       }
       const answer = await this.#handler(call, response)
       if (!answer) return
@@ -109,16 +113,26 @@ export class FakeServer {
       write(response, answer)
     } catch (error) {
       if (response.headersSent || response.destroyed) return
-      if (!(error instanceof FakeRefusal)) return write(response, { status: 500, body: { error: 'server_error', error_description: error instanceof Error ? error.message : 'unknown' } })
+      if (!(error instanceof FakeRefusal))
+        return write(response, {
+          status: 500,
+          body: { error: 'server_error', error_description: error instanceof Error ? error.message : 'unknown' },
+        })
       const challenge = error.status === 401 ? { 'www-authenticate': 'Bearer realm="countersign"' } : {}
-      write(response, { status: error.status, headers: { ...challenge, ...error.headers }, body: { error: error.error, error_description: error.message } })
+      write(response, {
+        status: error.status,
+        headers: { ...challenge, ...error.headers },
+        body: { error: error.error, error_description: error.message },
+      })
     }
   }
 }
 
 function write(response: ServerResponse, { status = 200, headers = {}, body }: FakeAnswer): void {
   const type = body === undefined ? {} : { 'content-type': 'application/json' }
-  response.writeHead(status, { 'x-request-id': randomUUID(), ...type, ...headers }).end(body === undefined ? undefined : JSON.stringify(body))
+  response
+    .writeHead(status, { 'x-request-id': randomUUID(), ...type, ...headers })
+    .end(body === undefined ? undefined : JSON.stringify(body))
 }
 
 async function read(request: IncomingMessage): Promise<FakeCall> {
@@ -131,12 +145,25 @@ async function read(request: IncomingMessage): Promise<FakeCall> {
   const isJson = request.headers['content-type']?.startsWith('application/json') === true
   const json = isJson ? parseObject(text) : undefined
   if (isJson && !json) throw refuse('invalid_request', 'the body must be one JSON object that can be read in one way only')
-  return { method: request.method ?? 'GET', path: url.pathname, query: url.searchParams, headers: request.headers, form: new URLSearchParams(isJson ? '' : text), json }
+  return {
+    method: request.method ?? 'GET',
+    path: url.pathname,
+    query: url.searchParams,
+    headers: request.headers,
+    form: new URLSearchParams(isJson ? '' : text),
+    json,
+  }
 }
 
 function recorded(call: FakeCall): RecordedRequest {
   const form = Object.fromEntries([...call.form].filter(([name]) => !SECRET.has(name)))
   const headers = Object.entries(call.headers).filter(([name]) => name !== 'authorization')
   const texts = headers.map(([name, value]) => [name, String(value)])
-  return { method: call.method, path: call.path, query: Object.fromEntries(call.query), body: { ...form, ...call.json }, headers: Object.fromEntries(texts) as Record<string, string> }
+  return {
+    method: call.method,
+    path: call.path,
+    query: Object.fromEntries(call.query),
+    body: { ...form, ...call.json },
+    headers: Object.fromEntries(texts) as Record<string, string>,
+  }
 }

@@ -10,10 +10,12 @@ import type { FakeAgent } from './world.ts'
 
 /** Answers a request that has the header of the sidecar, for the agent beside it. */
 export async function sidecar(state: FakeState, call: FakeCall, agent: FakeAgent): Promise<FakeAnswer> {
-  if (call.headers.origin !== undefined || call.headers['x-forwarded-for'] !== undefined) throw new FakeRefusal(403, 'access_denied', 'requests of web pages and through proxies are not answered')
+  if (call.headers.origin !== undefined || call.headers['x-forwarded-for'] !== undefined)
+    throw new FakeRefusal(403, 'access_denied', 'requests of web pages and through proxies are not answered')
   if (state.refusesCredentials || agent.isSuspended) throw new FakeRefusal(401, 'invalid_client', 'the credential was not accepted')
   const look = /^\/jit\/([A-Za-z0-9_-]+)$/.exec(call.path)?.[1]
-  if (call.method === 'GET' && look !== undefined && look !== 'complete') return redeem(state, agent, look, Number(call.query.get('wait') ?? 0))
+  if (call.method === 'GET' && look !== undefined && look !== 'complete')
+    return redeem(state, agent, look, Number(call.query.get('wait') ?? 0))
   switch (`${call.method} ${call.path}`) {
     case 'GET /token':
       return grantToken(state, agent, only(call.query, ['audience', 'scope']), undefined, undefined)
@@ -33,7 +35,8 @@ export async function sidecar(state: FakeState, call: FakeCall, agent: FakeAgent
 async function exchange(state: FakeState, call: FakeCall, agent: FakeAgent): Promise<FakeAnswer> {
   const asked = only(call.form, ['subject_token', 'subject_token_type', 'audience', 'scope'])
   const parent = await state.keys.read(asked.get('subject_token') ?? '', state.now())
-  if (parent?.aud !== agent.id || isRevoked(state, parent)) throw refuse('invalid_request', 'the subject token is none that this agent can exchange')
+  if (parent?.aud !== agent.id || isRevoked(state, parent))
+    throw refuse('invalid_request', 'the subject token is none that this agent can exchange')
   return grantToken(state, agent, asked, undefined, parent)
 }
 

@@ -45,7 +45,10 @@ export class FakeKeys {
     const claims = unverifiedClaims(token)
     if (!claims || typeof claims.exp !== 'number' || claims.exp <= now) return undefined
     for (const { publicKey } of [...this.#keys, ...this.#old]) {
-      const isOurs = await compactVerify(token, publicKey).then(() => true, () => false)
+      const isOurs = await compactVerify(token, publicKey).then(
+        () => true,
+        () => false,
+      )
       if (isOurs) return claims
     }
     return undefined

@@ -36,7 +36,11 @@ export async function mint(state: FakeState, token: FakeToken): Promise<{ value:
   const own = { sub: agent.id, agent_uid: agent.uid, epoch: agent.epoch, sa: agent.id.split('/')[1] ?? '' }
   const before = Array.isArray(parent?.links) ? parent.links : []
   const links: Json[] = [...before, own]
-  const userLink: Json | undefined = parent ? parent.user : user === undefined ? undefined : { issuer: { name: 'users', uid: FAKE_ISSUER_UID }, epoch: 0 }
+  const userLink: Json | undefined = parent
+    ? parent.user
+    : user === undefined
+      ? undefined
+      : { issuer: { name: 'users', uid: FAKE_ISSUER_UID }, epoch: 0 }
   const names = links.filter(isObject).map((link) => String(link.sub))
   const subject = parent ? String(parent.sub) : user === undefined ? agent.id : `user:${user}`
   const claims: JsonObject = {
@@ -53,7 +57,10 @@ export async function mint(state: FakeState, token: FakeToken): Promise<{ value:
     links,
   }
   const actors = userLink === undefined ? names.slice(1) : names
-  const act = actors.reduce<JsonObject | undefined>((inner, sub) => ({ iss: state.issuer, sub, sub_profile: 'ai_agent', ...(inner && { act: inner }) }), undefined)
+  const act = actors.reduce<JsonObject | undefined>(
+    (inner, sub) => ({ iss: state.issuer, sub, sub_profile: 'ai_agent', ...(inner && { act: inner }) }),
+    undefined,
+  )
   if (act) claims.act = act
   if (userLink !== undefined) claims.user = userLink
   if (parent) claims.ancestors = [...(Array.isArray(parent.ancestors) ? parent.ancestors : []), String(parent.jti)]
@@ -79,19 +86,30 @@ export async function tokenEndpoint(state: FakeState, call: FakeCall): Promise<F
     return grantToken(state, agent, call.form, user, undefined)
   }
   const parent = await state.keys.read(subject, state.now())
-  if (!parent || parent.aud !== agent.id || isRevoked(state, parent)) throw refuse('invalid_request', 'the subject token is none that this agent can exchange')
+  if (!parent || parent.aud !== agent.id || isRevoked(state, parent))
+    throw refuse('invalid_request', 'the subject token is none that this agent can exchange')
   return grantToken(state, agent, call.form, undefined, parent)
 }
 
 /** A token for an agent, as `client_credentials`, an exchange, or the sidecar asks for it. */
-export async function grantToken(state: FakeState, agent: FakeAgent, asked: URLSearchParams, user: string | undefined, parent: JsonObject | undefined): Promise<FakeAnswer> {
+export async function grantToken(
+  state: FakeState,
+  agent: FakeAgent,
+  asked: URLSearchParams,
+  user: string | undefined,
+  parent: JsonObject | undefined,
+): Promise<FakeAnswer> {
   const operation = operationIn(asked.get('authorization_details'))
   const audience = audienceOf(state, asked.get('audience') ?? textOf(operation?.audience))
   if (operation) {
     const capability = textOf(operation.capability) ?? ''
     const no = state.world.judge(agent, capability, textOf(operation.resource))
     if (no) throw refuse(no.code === 'resource_not_granted' ? 'invalid_authorization_details' : 'invalid_scope', no.message)
-    return issued(state, { agent, audience, scope: [capability], details: [withoutAudience(operation)], user, parent }, parent !== undefined)
+    return issued(
+      state,
+      { agent, audience, scope: [capability], details: [withoutAudience(operation)], user, parent },
+      parent !== undefined,
+    )
   }
   const inherited = parent ? String(parent.scope).split(' ') : undefined
   const standing = state.world.standing().filter((name) => inherited?.includes(name) ?? true)
@@ -107,7 +125,8 @@ export async function grantToken(state: FakeState, agent: FakeAgent, asked: URLS
 export async function introspect(state: FakeState, call: FakeCall): Promise<FakeAnswer> {
   callerOf(state, call)
   const claims = await state.keys.read(call.form.get('token') ?? '', state.now())
-  const isDone = claims !== undefined && [...state.requests.all.values()].some((request) => request.jti === claims.jti && request.phase !== 'Issued')
+  const isDone =
+    claims !== undefined && [...state.requests.all.values()].some((request) => request.jti === claims.jti && request.phase !== 'Issued')
   if (!claims || isDone || isRevoked(state, claims)) return { body: { active: false } }
   return { body: { active: true, token_type: 'Bearer', username: claims.sub ?? '', ...claims } }
 }
@@ -130,7 +149,8 @@ async function poll(state: FakeState, call: FakeCall, agent: FakeAgent): Promise
 /** The token of a request, waiting for the decision. @throws FakeRefusal */
 export async function redeem(state: FakeState, agent: FakeAgent, id: string, wait: number): Promise<FakeAnswer> {
   const request = state.requests.all.get(id)
-  if (request?.agent !== agent.id) throw refuse('invalid_grant', 'auth_req_id is not that of a request of this agent which waits for its token')
+  if (request?.agent !== agent.id)
+    throw refuse('invalid_grant', 'auth_req_id is not that of a request of this agent which waits for its token')
   const left = request.decideBy - state.now()
   await state.requests.wait(request, Math.max(0, Math.min(wait, left)), state.interval)
   if (agent.isSuspended) throw new FakeRefusal(401, 'invalid_client', 'the credential was not accepted')
@@ -152,7 +172,12 @@ async function firstToken(state: FakeState, agent: FakeAgent, request: FakeReque
 
 async function issued(state: FakeState, token: FakeToken, isExchange: boolean): Promise<FakeAnswer> {
   const { value, claims } = await mint(state, token)
-  const body: JsonObject = { access_token: value, token_type: 'Bearer', expires_in: Number(claims.exp) - Math.floor(state.now()), scope: claims.scope ?? '' }
+  const body: JsonObject = {
+    access_token: value,
+    token_type: 'Bearer',
+    expires_in: Number(claims.exp) - Math.floor(state.now()),
+    scope: claims.scope ?? '',
+  }
   if (isExchange) body.issued_token_type = 'urn:ietf:params:oauth:token-type:access_token'
   if (claims.authorization_details !== undefined) body.authorization_details = claims.authorization_details
   return { body, headers: { 'cache-control': 'no-store' } }
@@ -163,7 +188,8 @@ export function operationIn(text: string | null): JsonObject | undefined {
   if (text === null) return undefined
   const list: unknown = JSON.parse(text)
   const [operation, ...others] = Array.isArray(list) ? (list as unknown[]) : []
-  const isOne = others.length === 0 && isObject(operation) && operation.type === 'countersign_operation' && typeof operation.capability === 'string'
+  const isOne =
+    others.length === 0 && isObject(operation) && operation.type === 'countersign_operation' && typeof operation.capability === 'string'
   if (isOne) return operation
   throw refuse('invalid_authorization_details', 'authorization_details must have exactly one object of type countersign_operation')
 }

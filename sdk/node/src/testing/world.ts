@@ -58,7 +58,10 @@ export class FakeWorld {
 
   /** The capabilities that need no approval. */
   standing(): string[] {
-    return [...this.#rules].filter(([name, rule]) => !rule.needsApproval && !this.#denials.has(name)).map(([name]) => name).sort()
+    return [...this.#rules]
+      .filter(([name, rule]) => !rule.needsApproval && !this.#denials.has(name))
+      .map(([name]) => name)
+      .sort()
   }
 
   /** To which resources a capability is limited. */
@@ -72,16 +75,24 @@ export class FakeWorld {
     const denial = this.#denials.get(capability)
     if (denial) return denial
     const rule = this.#rules.get(capability)
-    if (!rule) return { code: 'capability_not_granted', message: `${capability} is not granted to ${agent.id}`, rule: 'Agent spec.capabilities' }
+    if (!rule)
+      return { code: 'capability_not_granted', message: `${capability} is not granted to ${agent.id}`, rule: 'Agent spec.capabilities' }
     const fits = rule.resources === undefined || (resource !== undefined && rule.resources.some((pattern) => matches(pattern, resource)))
-    if (!fits) return { code: 'resource_not_granted', message: `${capability} is not granted on that`, rule: 'Agent spec.capabilities[].resources' }
+    if (!fits)
+      return { code: 'resource_not_granted', message: `${capability} is not granted on that`, rule: 'Agent spec.capabilities[].resources' }
     if (!rule.needsApproval) return undefined
-    return { code: 'approval_required', message: `${capability} needs a person's approval`, rule: 'Capability spec.approval', isRequestable: true }
+    return {
+      code: 'approval_required',
+      message: `${capability} needs a person's approval`,
+      rule: 'Capability spec.approval',
+      isRequestable: true,
+    }
   }
 }
 
 /** Whether two operations are the same, for whatever audience. */
 export function sameOperation(one: JsonObject, other: JsonObject): boolean {
-  const plain = ({ capability, resource, parameters }: JsonObject) => canonicalJson([capability ?? null, resource ?? null, parameters ?? {}])
+  const plain = ({ capability, resource, parameters }: JsonObject) =>
+    canonicalJson([capability ?? null, resource ?? null, parameters ?? {}])
   return plain(one) === plain(other)
 }

@@ -17,10 +17,15 @@ export function bearerOf(rawHeaders: readonly string[]): string {
   // Names and values by turns, as they came: what is there twice must not become one.
   const values = rawHeaders.filter((_, at) => at % 2 === 1 && rawHeaders[at - 1]?.toLowerCase() === 'authorization')
   const [value] = values
-  if (value === undefined) throw new TokenMissing({ code: 'token_missing', message: 'the request has no token', advice: 'Send Authorization: Bearer.' })
+  if (value === undefined)
+    throw new TokenMissing({ code: 'token_missing', message: 'the request has no token', advice: 'Send Authorization: Bearer.' })
   const token = /^bearer +([A-Za-z0-9._~+/-]+=*)$/i.exec(value)?.[1]
   if (values.length === 1 && token !== undefined) return token
-  throw new TokenRejected({ code: 'authorization_malformed', message: 'the Authorization header is not one Bearer token', advice: 'Send Authorization: Bearer, once.' })
+  throw new TokenRejected({
+    code: 'authorization_malformed',
+    message: 'the Authorization header is not one Bearer token',
+    advice: 'Send Authorization: Bearer, once.',
+  })
 }
 
 /**
@@ -31,7 +36,11 @@ export function bearerOf(rawHeaders: readonly string[]): string {
 export function challengeOf(error: unknown, resourceMetadata: string): Challenge {
   if (error instanceof RevocationUnknown || !(error instanceof TokenRejected)) {
     // Whatever went wrong: it cannot be told, so it is not allowed.
-    return { status: 503, headers: { 'retry-after': '1' }, body: body('temporarily_unavailable', error instanceof Unavailable || error instanceof RevocationUnknown ? error : undefined) }
+    return {
+      status: 503,
+      headers: { 'retry-after': '1' },
+      body: body('temporarily_unavailable', error instanceof Unavailable || error instanceof RevocationUnknown ? error : undefined),
+    }
   }
   const metadata = `Bearer resource_metadata=${quoted(resourceMetadata)}`
   if (error instanceof TokenMissing) return { status: 401, headers: { 'www-authenticate': metadata }, body: body('invalid_request', error) }
@@ -65,7 +74,7 @@ export function parseChallenge(header: string): ParsedChallenge | undefined {
   const [, scheme, rest = ''] = /^\s*([A-Za-z][A-Za-z0-9-]*)(?:\s+(.*))?$/s.exec(header) ?? []
   if (scheme === undefined) return undefined
   const parameters = new Map<string, string>()
-  for (let left = rest; left.trim() !== ''; ) {
+  for (let left = rest; left.trim() !== '';) {
     const [whole, name, text, token] = PARAMETER.exec(left) ?? []
     const key = name?.toLowerCase()
     if (whole === undefined || key === undefined || parameters.has(key)) return undefined

@@ -44,7 +44,8 @@ export function applied(state: FeedState | undefined, event: FeedEvent, payload:
     return isObject(agents) && isObject(revoked) && isObject(issuers) ? { ...times, agents, revoked, issuers } : undefined
   }
   if (!state) return undefined
-  if (event === 'heartbeat') return id === state.id ? { ...times, agents: state.agents, revoked: state.revoked, issuers: state.issuers } : undefined
+  if (event === 'heartbeat')
+    return id === state.id ? { ...times, agents: state.agents, revoked: state.revoked, issuers: state.issuers } : undefined
   if (payload.prev !== state.id) return undefined
   const [agents, revoked, issuers] = (['agents', 'revoked', 'issuers'] as const).map((member) => merged(state[member], payload[member]))
   return agents && revoked && issuers ? { ...times, agents, revoked, issuers } : undefined
@@ -73,7 +74,11 @@ export function deadReason(state: FeedState | undefined, claims: Readonly<JsonOb
     const revoked = own(state.revoked, link.agent_uid)
     if (revoked !== undefined && !Array.isArray(revoked)) return 'unknown'
     if (revoked !== undefined && ids.some((id) => typeof id === 'string' && revoked.includes(id))) return 'token_revoked'
-    if (link.issuer !== undefined && !(isObject(link.issuer) && typeof link.issuer.uid === 'string' && own(state.issuers, link.issuer.uid) !== undefined)) return 'issuer_ended'
+    if (
+      link.issuer !== undefined &&
+      !(isObject(link.issuer) && typeof link.issuer.uid === 'string' && own(state.issuers, link.issuer.uid) !== undefined)
+    )
+      return 'issuer_ended'
   }
   return claims.user === undefined ? undefined : userReason(state, claims)
 }

@@ -86,7 +86,9 @@ export class RevocationFeed {
     while (!signal.aborted) {
       const began = performance.now()
       // Whatever goes wrong, the state that is there counts until it ends, and no longer.
-      await this.#read(signal).catch((error: unknown) => debug('the revocation feed ended: %s', error instanceof Error ? error.name : 'unknown'))
+      await this.#read(signal).catch((error: unknown) =>
+        debug('the revocation feed ended: %s', error instanceof Error ? error.name : 'unknown'),
+      )
       pause = performance.now() - began > RETRY_MAX ? RETRY : Math.min(RETRY_MAX, pause * 2)
       await sleep(pause / 2, signal).catch(() => undefined)
     }
@@ -95,13 +97,26 @@ export class RevocationFeed {
   async #read(signal: AbortSignal): Promise<void> {
     const { keys, transport, caFile } = this.#options
     const { revocationsEndpoint: url } = await keys.metadata()
-    if (url === undefined) throw new ConfigurationError({ code: 'feed_missing', message: 'the metadata of the issuer names no revocation feed' })
+    if (url === undefined)
+      throw new ConfigurationError({ code: 'feed_missing', message: 'the metadata of the issuer names no revocation feed' })
     const silence = new AbortController()
     const headers = { accept: 'text/event-stream' }
-    const stream = await transport.open({ method: 'GET', url, headers, caFile, within: SILENCE, signal: AbortSignal.any([signal, silence.signal]) })
+    const stream = await transport.open({
+      method: 'GET',
+      url,
+      headers,
+      caFile,
+      within: SILENCE,
+      signal: AbortSignal.any([signal, silence.signal]),
+    })
     let timer = setTimeout(() => silence.abort(), SILENCE)
     try {
-      if (stream.status !== 200) throw new ConfigurationError({ code: 'feed_refused', message: `the revocation feed answers ${stream.status}`, status: stream.status })
+      if (stream.status !== 200)
+        throw new ConfigurationError({
+          code: 'feed_refused',
+          message: `the revocation feed answers ${stream.status}`,
+          status: stream.status,
+        })
       for await (const event of eventsOf(stream.chunks)) {
         clearTimeout(timer)
         timer = setTimeout(() => silence.abort(), SILENCE)

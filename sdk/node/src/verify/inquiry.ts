@@ -63,7 +63,11 @@ export class Inquiry {
 }
 
 /** The server's own credential: the one that was given, or the first of the chain. @throws ConfigurationError if that is a sidecar, which is the agent's. */
-export async function credentialFor(given: AssertionCredential | undefined, env: Environment, transport: Transport): Promise<AssertionCredential> {
+export async function credentialFor(
+  given: AssertionCredential | undefined,
+  env: Environment,
+  transport: Transport,
+): Promise<AssertionCredential> {
   const credential = given ?? (await findCredential(env, transport))
   if (credential instanceof AssertionCredential) return credential
   const advice = 'Give the verifier a credential, for example new TokenFile(path).'

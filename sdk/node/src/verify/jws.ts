@@ -28,10 +28,12 @@ export function parseJws(token: string, typ: string, maxLength = TOKEN_MAX): Unv
     throw rejected('token_malformed', 'the token is no JWT')
   }
   const header = decoded(head)
-  if (!header || REFUSED.some((name) => Object.hasOwn(header, name))) throw rejected('token_malformed', 'the header of the token is none that is accepted')
+  if (!header || REFUSED.some((name) => Object.hasOwn(header, name)))
+    throw rejected('token_malformed', 'the header of the token is none that is accepted')
   const { alg, kid } = header
   if (!isType(header.typ, typ)) throw rejected('wrong_type', `the token is not of type ${typ}`)
-  if (typeof alg !== 'string' || !ALGORITHMS.has(alg)) throw rejected('algorithm_refused', 'the token is signed with an algorithm that is not accepted')
+  if (typeof alg !== 'string' || !ALGORITHMS.has(alg))
+    throw rejected('algorithm_refused', 'the token is signed with an algorithm that is not accepted')
   if (typeof kid !== 'string' || kid === '') throw rejected('unknown_key', 'the token names no key')
   const claims = decoded(body)
   if (!claims) throw rejected('token_malformed', 'the claims of the token are no JSON object that can be read in one way only')

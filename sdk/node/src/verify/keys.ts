@@ -64,8 +64,12 @@ export class IssuerKeys {
   async verify(token: string, { alg, kid }: Unverified): Promise<void> {
     const key = await this.#find(kid)
     if (!key) throw rejected('unknown_key', 'the token is signed with a key that the issuer does not publish')
-    if (key.alg !== (alg === 'Ed25519' ? 'EdDSA' : alg)) throw rejected('algorithm_refused', 'the token is signed with another algorithm than that of its key')
-    const isGood = await compactVerify(token, key.key, { algorithms: [alg] }).then(() => true, () => false)
+    if (key.alg !== (alg === 'Ed25519' ? 'EdDSA' : alg))
+      throw rejected('algorithm_refused', 'the token is signed with another algorithm than that of its key')
+    const isGood = await compactVerify(token, key.key, { algorithms: [alg] }).then(
+      () => true,
+      () => false,
+    )
     if (!isGood) throw rejected('bad_signature', 'the signature of the token is not good')
   }
 
@@ -96,21 +100,29 @@ export class IssuerKeys {
     const answer = read(await this.#get(at(issuer, '/.well-known/oauth-authorization-server')))
     const { issuer: said, jwks_uri: jwksUri, countersign_revocations_endpoint: revocationsEndpoint } = answer.members
     if (said !== issuer) throw foreign('the metadata is that of another issuer')
-    const isOwn = (url: Json | undefined): url is string => typeof url === 'string' && URL.canParse(url) && new URL(url).origin === new URL(issuer).origin
+    const isOwn = (url: Json | undefined): url is string =>
+      typeof url === 'string' && URL.canParse(url) && new URL(url).origin === new URL(issuer).origin
     if (!isOwn(jwksUri)) throw foreign('the keys in the metadata are at another server than the issuer')
-    if (revocationsEndpoint !== undefined && !isOwn(revocationsEndpoint)) throw foreign('the revocations in the metadata are at another server than the issuer')
+    if (revocationsEndpoint !== undefined && !isOwn(revocationsEndpoint))
+      throw foreign('the revocations in the metadata are at another server than the issuer')
     return { issuer, jwksUri, revocationsEndpoint }
   }
 
   #get(url: string) {
     const { transport, caFile, timeout } = this.#options
     const deadline = new Deadline(timeout)
-    return insist({ deadline, maxRetries: 2, isIdempotent: true }, () => transport.send({ method: 'GET', url, caFile, within: deadline.attempt() }))
+    return insist({ deadline, maxRetries: 2, isIdempotent: true }, () =>
+      transport.send({ method: 'GET', url, caFile, within: deadline.attempt() }),
+    )
   }
 }
 
 function foreign(message: string): Unavailable {
-  return new Unavailable({ code: 'wrong_issuer', message, advice: 'The issuer is compared byte by byte with the one that the verifier was given.' })
+  return new Unavailable({
+    code: 'wrong_issuer',
+    message,
+    advice: 'The issuer is compared byte by byte with the one that the verifier was given.',
+  })
 }
 
 /** In milliseconds, by Cache-Control (RFC 9111 section 5.2). */

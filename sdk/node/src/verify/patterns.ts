@@ -11,8 +11,16 @@ function parse(pattern: string): { kind: string; segments: string[] } | undefine
   const [kind, segments] = [pattern.slice(0, Math.max(0, colon)), pattern.slice(colon + 1).split('/')]
   if (colon < 0 || pattern.length > RESOURCE_MAX || !KIND.test(kind)) return undefined
   const isSegment = (segment: string, at: number) =>
-    SEGMENT.test(segment) && segment !== '.' && segment !== '..' && (!segment.includes('**') || (segment === '**' && at === segments.length - 1))
+    SEGMENT.test(segment) &&
+    segment !== '.' &&
+    segment !== '..' &&
+    (!segment.includes('**') || (segment === '**' && at === segments.length - 1))
   return segments.every(isSegment) ? { kind, segments } : undefined
+}
+
+/** Whether a text is a resource: `type:segment/segment`, without wildcards. */
+export function isResource(text: string): boolean {
+  return parse(text) !== undefined && !text.includes('*')
 }
 
 /**
@@ -21,7 +29,7 @@ function parse(pattern: string): { kind: string; segments: string[] } | undefine
  */
 export function matches(pattern: string, resource: string): boolean {
   const [wanted, given] = [parse(pattern), parse(resource)]
-  if (!wanted || !given || resource.includes('*') || wanted.kind !== given.kind) return false
+  if (!wanted || !given || !isResource(resource) || wanted.kind !== given.kind) return false
   for (let at = 0; ; at += 1) {
     const [part, segment] = [wanted.segments[at], given.segments[at]]
     if (part === undefined || segment === undefined) return part === segment

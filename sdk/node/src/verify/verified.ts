@@ -6,7 +6,7 @@ import { canonicalJson, isObject } from '../json.ts'
 import type { Json, JsonObject } from '../json.ts'
 import { OPERATION_DETAILS } from '../operation.ts'
 import { rejected } from './jws.ts'
-import { matches } from './patterns.ts'
+import { isResource, matches } from './patterns.ts'
 
 /** The type of `authorization_details` that limits the resources of a capability. */
 const CAPABILITY_DETAILS = 'countersign_capability'
@@ -44,7 +44,11 @@ export class VerifiedToken {
     this.actor = String(actor)
     this.chain = linksOf(claims).map((link) => String(link.sub))
     this.user = this.subject.startsWith('user:') ? this.subject.slice('user:'.length) : undefined
-    this.scopes = new Set(String(scope).split(' ').filter((name) => name !== ''))
+    this.scopes = new Set(
+      String(scope)
+        .split(' ')
+        .filter((name) => name !== ''),
+    )
     this.details = (Array.isArray(details) ? details : []) as JsonObject[]
     this.jti = String(jti)
     this.txn = typeof txn === 'string' ? txn : ''
@@ -55,6 +59,8 @@ export class VerifiedToken {
   /** Whether the token allows it. A token for one operation allows exactly that operation. */
   allows(capability: string, { resource, parameters }: Requirement = {}): boolean {
     if (capability === '' || !this.scopes.has(capability)) return false
+    // What is no resource is nobody's, also where there is no limit.
+    if (resource !== undefined && !isResource(resource)) return false
     const isKnown = ({ type }: JsonObject) => type === OPERATION_DETAILS || type === CAPABILITY_DETAILS
     // A limit of a kind that is not understood may be one that forbids this.
     if (!this.details.every(isKnown)) return false
@@ -64,14 +70,26 @@ export class VerifiedToken {
       return this.details.length === 1 && isIt
     }
     const limits = this.details.filter((details) => details.capability === capability)
-    return limits.every(({ resources }) => resource !== undefined && Array.isArray(resources) && resources.some((pattern) => typeof pattern === 'string' && matches(pattern, resource)))
+    return limits.every(
+      ({ resources }) =>
+        resource !== undefined &&
+        Array.isArray(resources) &&
+        resources.some((pattern) => typeof pattern === 'string' && matches(pattern, resource)),
+    )
   }
 
   /** @throws InsufficientScope unless {@link allows}. */
   require(capability: string, requirement: Requirement = {}): void {
     if (this.allows(capability, requirement)) return
-    const message = this.scopes.has(capability) ? `the token holds ${capability}, and not for this` : `the token does not hold ${capability}`
-    throw new InsufficientScope({ code: 'insufficient_scope', message, scope: capability, advice: 'Ask the service for a token with that capability, on that resource.' })
+    const message = this.scopes.has(capability)
+      ? `the token holds ${capability}, and not for this`
+      : `the token does not hold ${capability}`
+    throw new InsufficientScope({
+      code: 'insufficient_scope',
+      message,
+      scope: capability,
+      advice: 'Ask the service for a token with that capability, on that resource.',
+    })
   }
 
   [inspect.custom](): string {
@@ -133,12 +151,16 @@ function linksOf(claims: JsonObject): JsonObject[] {
 }
 
 function isLink(link: Json): boolean {
-  if (!isObject(link) || typeof link.sub !== 'string' || typeof link.agent_uid !== 'string' || !Number.isSafeInteger(link.epoch)) return false
+  if (!isObject(link) || typeof link.sub !== 'string' || typeof link.agent_uid !== 'string' || !Number.isSafeInteger(link.epoch))
+    return false
   return link.issuer === undefined || (isObject(link.issuer) && typeof link.issuer.uid === 'string')
 }
 
 function isUser(user: Json | undefined): boolean {
-  return user === undefined || (isObject(user) && Number.isSafeInteger(user.epoch) && isObject(user.issuer) && typeof user.issuer.uid === 'string')
+  return (
+    user === undefined ||
+    (isObject(user) && Number.isSafeInteger(user.epoch) && isObject(user.issuer) && typeof user.issuer.uid === 'string')
+  )
 }
 
 function isIdList(value: Json | undefined): boolean {

@@ -62,7 +62,11 @@ export class Verifier {
     this.issuer = serverUrl(options.issuer, 'the issuer')
     this.audience = options.audience
     if (typeof options.audience !== 'string' || options.audience === '') {
-      throw new ConfigurationError({ code: 'audience_missing', message: 'the verifier has no audience', advice: 'It is the name by which agents ask for tokens for this server.' })
+      throw new ConfigurationError({
+        code: 'audience_missing',
+        message: 'the verifier has no audience',
+        advice: 'It is the name by which agents ask for tokens for this server.',
+      })
     }
     const revocation = options.revocation ?? 'feed'
     if (!['feed', 'introspect', 'none'].includes(revocation)) {
@@ -77,7 +81,13 @@ export class Verifier {
     this.#keys = new IssuerKeys({ issuer: this.issuer, caFile, transport, timeout })
     const feed = { issuer: this.issuer, keys: this.#keys, transport, caFile, now: this.#now }
     this.#feed = revocation === 'feed' ? new RevocationFeed(feed) : undefined
-    this.#inquiry = new Inquiry({ url: this.issuer, caFile, transport, timeout, credential: () => credentialFor(options.credential, env, transport) })
+    this.#inquiry = new Inquiry({
+      url: this.issuer,
+      caFile,
+      transport,
+      timeout,
+      credential: () => credentialFor(options.credential, env, transport),
+    })
   }
 
   /** Begins to follow the feed, so that the first token need not wait for it. It waits until there is a state, for some seconds at most. */
@@ -111,7 +121,11 @@ export class Verifier {
    * @param context what conditions may look at beside the parameters.
    * @throws Refused, Unavailable
    */
-  async evaluate(token: string, operation: Operation | OperationFields, options: { context?: JsonObject; signal?: AbortSignal } = {}): Promise<Decision> {
+  async evaluate(
+    token: string,
+    operation: Operation | OperationFields,
+    options: { context?: JsonObject; signal?: AbortSignal } = {},
+  ): Promise<Decision> {
     const { claims } = parseJws(token, 'at+jwt')
     const asked = operation instanceof Operation ? operation : new Operation(operation)
     const subject: JsonObject = { type: 'agent', id: typeof claims.client_id === 'string' ? claims.client_id : '' }
@@ -149,7 +163,12 @@ export class Verifier {
 
 function unknown(error?: Unavailable): RevocationUnknown {
   const message = 'nobody can tell whether the token is still alive'
-  return new RevocationUnknown({ code: 'revocation_unknown', message, advice: 'Answer 503, and look whether the service is reached.', requestId: error?.requestId })
+  return new RevocationUnknown({
+    code: 'revocation_unknown',
+    message,
+    advice: 'Answer 503, and look whether the service is reached.',
+    requestId: error?.requestId,
+  })
 }
 
 function revoked(message: string): TokenRevoked {
