@@ -45,6 +45,13 @@ demo: tools build clients ## Run the examples from beginning to end
 .PHONY: test
 test: tools clients browser ## Run all tests, on a real Kubernetes API server
 	cargo test --locked -- --test-threads=$(TEST_THREADS)
+	@$(MAKE) --no-print-directory sdk docs
+
+.PHONY: sdk
+sdk: tools build ## Check and test the SDKs, alone and with a real operator
+	@sdk/python/check.sh
+	@sdk/node/check.sh
+	@tests/sdk/run.sh $(BINARIES)
 
 .PHONY: docs
 docs: tools build clients tests/docs/node_modules/.package-lock.json ## Build the manual, check its links and run its blocks
@@ -190,4 +197,4 @@ tests/%/node_modules/.package-lock.json: tests/%/package-lock.json
 .PHONY: clean
 clean: down ## Stop what runs and remove what was built, but not the cache
 	cargo clean
-	rm -rf $(DEV) tests/clients/node_modules tests/docs/node_modules tests/portal/node_modules
+	rm -rf $(DEV) sdk/node/node_modules tests/clients/node_modules tests/docs/node_modules tests/portal/node_modules
