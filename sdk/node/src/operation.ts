@@ -7,8 +7,6 @@ import type { Json, JsonObject } from './json.ts'
 
 /** The type of `authorization_details` (RFC 9396 section 2) that names one operation. */
 export const OPERATION_DETAILS = 'countersign_operation'
-/** What stands for no resource in a question, which must have one (AuthZEN 1.0 section 5.3). */
-const NO_RESOURCE = { type: 'none', id: 'none' }
 
 /** What an operation is made of. */
 export interface OperationFields {
@@ -91,9 +89,9 @@ export class Operation {
   }
 }
 
-/** A resource as a question names it. */
-export function resourceOf(resource: string | undefined): JsonObject {
-  if (resource === undefined) return { ...NO_RESOURCE }
+/** A resource as a question names it. AuthZEN 1.0 (section 5.3) knows no action without one; the service takes null for that. */
+export function resourceOf(resource: string | undefined): JsonObject | null {
+  if (resource === undefined) return null
   const colon = resource.indexOf(':')
   if (colon < 1 || colon === resource.length - 1) throw malformed("has a resource that is not 'type:id'")
   return { type: resource.slice(0, colon), id: resource.slice(colon + 1) }

@@ -18,7 +18,7 @@ COMMENT = (
     "Cases on which the SDKs of all languages agree; both test suites run every one. Written by sdk/python/tests/make_vectors.py. "
     "Times are unix seconds. A token is a list of its parts, to be joined with '.', so that no scanner takes it for a secret. "
     "canonical: value -> its text by RFC 8785 and the SHA-256 of that. operations: what is sent of an operation, its fingerprint, "
-    "and the question about it (AuthZEN), asked as the agent agent:research/bot; an operation without a resource asks about none:none. "
+    "and the question about it (AuthZEN), asked as the agent agent:research/bot; an operation without a resource asks about null. "
     "idempotency_keys: hex SHA-256 over RFC 8785 of [run_id, call_id, tool, details]. resources: does the pattern match? "
     "requirements: does a token with this scope and these authorization_details allow that? "
     "tokens: what a verifier says of a token at the time 'now'. revocation: why claims are dead by a state, null if they are alive. "
@@ -107,11 +107,12 @@ def details(operation):
 
 
 def evaluation(operation):
-    kind, _, name = operation.get("resource", "none:none").partition(":")
+    kind, _, name = operation.get("resource", "").partition(":")
+    about = {"type": kind, "id": name} if "resource" in operation else None
     action = {"name": operation["capability"]}
     if "parameters" in operation:
         action["properties"] = operation["parameters"]
-    body = {"subject": {"type": "agent", "id": "agent:research/bot"}, "action": action, "resource": {"type": kind, "id": name}}
+    body = {"subject": {"type": "agent", "id": "agent:research/bot"}, "action": action, "resource": about}
     if "audience" in operation:
         body["context"] = {"audience": operation["audience"]}
     return body

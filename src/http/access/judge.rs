@@ -272,13 +272,13 @@ pub(in crate::http) fn access_request(app: &App, operation: &Operation) -> Value
 /// What else an attempt may know, for questions that name no action.
 pub(super) fn attempt_of(
     capability: crate::grammar::CapabilityName,
-    resource: crate::grammar::Resource,
+    resource: Option<crate::grammar::Resource>,
     properties: serde_json::Map<String, Value>,
     circumstances: &Circumstances,
 ) -> Attempt {
     Attempt {
         capability,
-        resource: Some(resource),
+        resource,
         parameters: None,
         resource_properties: properties,
         context: circumstances.context().clone(),

@@ -215,7 +215,7 @@ async fn search(app: &App, mut asked: Asked, record: &mut Record) -> Result<Resp
             allowed.push(name);
         }
     }
-    if let Ok(resource) = &resource {
+    if let Ok(Some(resource)) = &resource {
         record.text("resource", resource.as_str());
     }
     if let Subject::Agent(id, _) = &subject {

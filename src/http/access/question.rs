@@ -55,8 +55,8 @@ pub(super) struct Members {
 pub(super) struct Beside {
     pub(super) subject: Subject,
     pub(super) circumstances: Circumstances,
-    /// On what, or why nobody can be allowed anything on that.
-    pub(super) resource: Result<Resource, Denial>,
+    /// On what, if on anything, or why nobody can be allowed anything on that.
+    pub(super) resource: Result<Option<Resource>, Denial>,
     pub(super) resource_properties: Map<String, Value>,
 }
 
@@ -119,7 +119,7 @@ impl Members {
                 message: format!("action.name is no capability: {error}"),
             })
             .and_then(|capability| {
-                Ok(Attempt { capability, resource: Some(resource?), parameters, resource_properties, context })
+                Ok(Attempt { capability, resource: resource?, parameters, resource_properties, context })
             });
         Ok(Question { subject, circumstances, attempt })
     }
@@ -127,13 +127,20 @@ impl Members {
     /// Everything but the action.
     pub(super) fn beside(self) -> Result<Beside, Malformed> {
         let subject = Subject::parse(object(self.subject, "subject")?)?;
-        let mut resource = object(self.resource, "resource")?;
-        let (kind, id) = (text(&mut resource, "resource", "type")?, text(&mut resource, "resource", "id")?);
-        let resource_properties = properties(&mut resource, "resource")?.unwrap_or_default();
-        let resource = Resource::parse(&format!("{kind}:{id}")).map_err(|error| Denial {
-            reason: Reason::ResourceNotGranted,
-            message: format!("resource.type and resource.id name nothing that could be granted: {error}"),
-        });
+        // Beyond the standard, which knows no action without a resource: null says that there is none.
+        let (resource, resource_properties) = match self.resource {
+            Some(Value::Null) => (Ok(None), Map::new()),
+            resource => {
+                let mut resource = object(resource, "resource")?;
+                let (kind, id) = (text(&mut resource, "resource", "type")?, text(&mut resource, "resource", "id")?);
+                let properties = properties(&mut resource, "resource")?.unwrap_or_default();
+                let parsed = Resource::parse(&format!("{kind}:{id}")).map(Some).map_err(|error| Denial {
+                    reason: Reason::ResourceNotGranted,
+                    message: format!("resource.type and resource.id name nothing that could be granted: {error}"),
+                });
+                (parsed, properties)
+            }
+        };
         let mut context = match self.context {
             None => Map::new(),
             context => object(context, "context")?,
@@ -290,6 +297,9 @@ mod tests {
             let error = question(body).expect_err(pointer);
             assert!(error.contains(says), "{pointer}: {error}");
         }
+        let mut body = good();
+        body["resource"] = json!(null);
+        assert_eq!(question(body).expect("null is no resource").attempt.expect("an attempt").resource, None);
         for name in ["subject", "action", "resource"] {
             let mut body = good();
             _ = body.as_object_mut().expect("an object").remove(name);

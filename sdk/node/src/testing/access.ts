@@ -40,7 +40,7 @@ async function evaluate(state: FakeState, body: JsonObject, caller: FakeAgent): 
   const capability = textOf(action.name, 'action.name')
   const resource = resourceOf(body.resource)
   const operation: JsonObject = { type: 'countersign_operation', capability }
-  if (resource !== 'none:none') operation.resource = resource
+  if (resource !== undefined) operation.resource = resource
   if (action.properties !== undefined) operation.parameters = action.properties
   const context = isObject(body.context) ? body.context : {}
   const evaluation = { evaluation_id: randomUUID() }
@@ -66,7 +66,7 @@ async function evaluate(state: FakeState, body: JsonObject, caller: FakeAgent): 
   return { decision: false, context: { ...evaluation, reason: { ...reason }, ...(isRequestable ? { access_request } : {}) } }
 }
 
-function byName(state: FakeState, body: JsonObject, caller: FakeAgent, capability: string, resource: string): FakeNo | undefined {
+function byName(state: FakeState, body: JsonObject, caller: FakeAgent, capability: string, resource: string | undefined): FakeNo | undefined {
   const subject = objectOf(body.subject, 'subject')
   if (subject.type !== 'agent') return { code: 'subject_unknown', message: 'subject is no agent' }
   if (subject.id !== caller.id) return { code: 'caller_may_not_evaluate', message: 'the caller is not that agent' }
@@ -78,7 +78,7 @@ async function byToken(
   token: string,
   body: JsonObject,
   capability: string,
-  resource: string,
+  resource: string | undefined,
 ): Promise<FakeNo | undefined> {
   const claims = await state.keys.read(token, state.now())
   if (!claims || isRevoked(state, claims)) return { code: 'token_unknown_or_expired', message: 'the token is not alive' }
@@ -135,7 +135,8 @@ function ask(state: FakeState, body: JsonObject, caller: FakeAgent): JsonObject 
 
 const FILLERS = new Set(['can', 'may', 'i', 'we', 'and', 'do'])
 
-function resourceOf(value: Json | undefined): string {
+function resourceOf(value: Json | undefined): string | undefined {
+  if (value === null) return undefined
   const resource = objectOf(value, 'resource')
   return `${textOf(resource.type, 'resource.type')}:${textOf(resource.id, 'resource.id')}`
 }

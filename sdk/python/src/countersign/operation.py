@@ -60,11 +60,13 @@ class Operation:
         return cls(**{name: value for name, value in details.items() if name != "type"})
 
     def question(self) -> dict[str, Any]:
-        """Action and resource as AuthZEN has them. It cannot ask about no resource: that is said as `none:none`."""
-        kind, _, name = (self.resource or "none:none").partition(":")
+        """Action and resource as AuthZEN has them. It knows no action without a resource; the service takes null for that."""
         action: dict[str, Any] = {"name": self.capability}
         if self.parameters is not None:
             action["properties"] = dict(self.parameters)
+        if self.resource is None:
+            return {"action": action, "resource": None}
+        kind, _, name = self.resource.partition(":")
         return {"action": action, "resource": {"type": kind, "id": name}}
 
     def __eq__(self, other: object) -> bool:

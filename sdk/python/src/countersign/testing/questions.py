@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 def _judged(authority: FakeAuthority, agent: str, body: Mapping[str, Any]) -> dict[str, Any]:
     context: dict[str, Any] = {"evaluation_id": authority.new_id()}
     try:
-        action, resource = body["action"], f"{body['resource']['type']}:{body['resource']['id']}"
+        action, on = body["action"], body["resource"]
+        resource = None if on is None else f"{on['type']}:{on['id']}"
     except (KeyError, TypeError):
         raise Refused(400, "invalid_request", "a question has a subject, an action and a resource") from None
     details = {"type": "countersign_operation", "capability": action["name"], "parameters": action.get("properties")}
-    details["resource"] = None if resource == "none:none" else resource
+    details["resource"] = resource
     if (waiting := authority.waiting(agent, details)) is not None:
         reason = {"code": "approved", "message": "a person has approved it"}
         approval = {"auth_req_id": waiting.id, "grant_type": CIBA}
