@@ -46,6 +46,11 @@ class Asking:
             return self.guard.check(tool, args, call_id=call_id, **more)
         return self.client.loop.run_until_complete(self.guard.acheck(tool, args, call_id=call_id, **more))
 
+    def peek(self, tool: str, args: Any, call_id: str = "call-1", **more: Any) -> Any:
+        if isinstance(self.client, Client):
+            return self.guard.peek(tool, args, call_id=call_id, **more)
+        return self.client.loop.run_until_complete(self.guard.apeek(tool, args, call_id=call_id, **more))
+
     def token(self, permit: Any) -> Any:
         if isinstance(self.client, Client):
             return permit.token()
@@ -136,6 +141,62 @@ def test_an_approved_call_runs_exactly_once_however_often_it_is_resumed(interrup
     assert denied(interrupting, "pay", INVOICE, request_id=request_id).code == "approval_used"
     with pytest.raises(ConfigurationError):
         interrupting.token(permit)
+
+
+def test_a_resume_right_after_the_decision_is_not_told_that_nobody_has_decided(ready: Any, authority: FakeAuthority) -> None:
+    authority.interval = 1.0
+    asking = Asking(ready, mode="interrupt")
+    approved_at_once, denied_at_once = pending(asking, "pay", INVOICE).request, pending(asking, "pay", INVOICE, "call-2").request
+    authority.approve(approved_at_once.id)
+    authority.deny_request(denied_at_once.id)
+    assert asking.check("pay", INVOICE).completed
+    assert denied(asking, "pay", INVOICE, "call-2").code == "approval_denied"
+
+
+def test_the_model_makes_the_same_call_again_once_it_is_approved_under_another_id(ready: Any, authority: FakeAuthority) -> None:
+    asking = Asking(ready, mode="reject")
+    authority.approve(pending(asking, "pay", INVOICE, "call-1").request.id)
+    assert pending(asking, "pay", {**INVOICE, "amount": 501}, "call-2").request.id in authority.approvals
+    assert asking.check("pay", INVOICE, "call-3").completed
+    assert denied(asking, "pay", INVOICE, "call-1").code == "approval_used"
+    assert len(authority.approvals) == 2
+
+
+def test_a_call_that_pauses_is_run_by_its_own_approval_and_no_other(interrupting: Asking, authority: FakeAuthority) -> None:
+    approved(interrupting, authority)
+    other = pending(interrupting, "pay", INVOICE, "call-2").request
+    assert other.id in authority.approvals
+    assert interrupting.peek("pay", INVOICE, "call-1") is None
+    assert interrupting.peek("pay", INVOICE, "call-2").id == other.id
+    assert interrupting.check("pay", INVOICE, "call-1").completed
+
+
+def test_to_peek_says_whether_a_call_would_wait_and_uses_nothing(interrupting: Asking, authority: FakeAuthority) -> None:
+    assert interrupting.peek("search", {}) is None
+    request = interrupting.peek("pay", INVOICE)
+    assert request.id in authority.approvals
+    assert interrupting.peek("pay", INVOICE).id == pending(interrupting, "pay", INVOICE).request.id == request.id
+    authority.approve(request.id)
+    for _ in range(3):
+        assert interrupting.peek("pay", INVOICE) is None
+    assert interrupting.check("pay", INVOICE).completed
+    with pytest.raises(Denied) as no:
+        interrupting.peek("pay", INVOICE)
+    assert no.value.code == "approval_used"
+
+
+def test_to_peek_at_what_is_denied_is_denied(interrupting: Asking, authority: FakeAuthority) -> None:
+    with pytest.raises(Denied) as no:
+        interrupting.peek("shell", {})
+    assert no.value.code == "unmapped"
+    authority.deny_request(interrupting.peek("pay", INVOICE).id)
+    with pytest.raises(Denied) as no:
+        interrupting.peek("pay", INVOICE)
+    assert no.value.code == "approval_denied"
+    authority.down()
+    with pytest.raises(Denied) as no:
+        interrupting.peek("search", {})
+    assert no.value.code == "authority_unavailable"
 
 
 def test_of_many_processes_that_resume_one_runs(authority: FakeAuthority) -> None:

@@ -54,13 +54,16 @@ def file(
     return ApprovalRequest(request_id, reply.sent_at + life, float(interval), operation)
 
 
-def look(core: Core, request: ApprovalRequest, *, wait: float, insist: bool = False) -> Flow[AccessToken]:
+def look(core: Core, request: ApprovalRequest, *, wait: float, insist: bool = False, at_least_once: bool = False) -> Flow[AccessToken]:
     """The token of a request, once somebody has approved it, waiting for at most `wait` seconds.
 
-    Never asks more often than it may. With `insist` it goes on while nobody answers, until the time is over.
+    Never asks more often than it may. With `insist` it goes on while nobody answers, until the time is over. With `at_least_once` it
+    does not say that nobody has decided without having asked, and waits until it may, if that is later.
     """
     until = core.clock.ticks() + max(wait, 0.0)
     pace, failures = core.paces.of(request), 0
+    if at_least_once:
+        until = max(until, pace.next_at)
     while True:
         now = core.clock.ticks()
         if pace.next_at > now:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from . import _waiting as waiting
 from ._core import Core, secret_of
@@ -41,6 +41,7 @@ from .tokens import AccessToken
 __all__ = ["Denied", "Guard", "Mode", "Pending", "Permit", "Tool", "current_permit"]
 
 _log = logging.getLogger("countersign")
+T = TypeVar("T")
 
 _FOR_MODEL: Final[dict[str, str]] = {
     "unmapped": "This tool may not be used. Do not try again.",
@@ -161,8 +162,8 @@ class Guard:
     """Asks the authority before a tool runs.
 
     `tools` says for each tool which capability it needs. `mode` says what becomes of a call that a person must approve: it waits for at
-    most `max_wait` seconds, or is Pending at once. With `interrupt` a framework resumes the same call. With `reject` a model is told to
-    call again, so that an approval of exactly the same operation counts for a call of another name. `justification` is shown to whoever
+    most `max_wait` seconds, or is Pending at once. With `interrupt` a framework resumes the same call. Else a model is told to call
+    again, so that an approval of exactly the same operation counts for a call of another name. `justification` is shown to whoever
     decides.
     """
 
@@ -197,7 +198,8 @@ class Guard:
         """
         if not isinstance(self.client, Client):
             raise Denied("the guard has an AsyncClient: await acheck()", code="guard_failed")
-        return self.client.run(self._closed(tool, args, call_id, run_id, subject_token, request_id))
+        flow = self._closed(tool, call_id, lambda: self._check(tool, args, call_id, run_id, _secret(subject_token), request_id))
+        return self.client.run(flow)
 
     async def acheck(
         self,
@@ -210,7 +212,39 @@ class Guard:
         request_id: str | None = None,
     ) -> Permit:
         """The same for asyncio. With a Client it waits in a thread."""
-        flow = self._closed(tool, args, call_id, run_id, subject_token, request_id)
+        flow = self._closed(tool, call_id, lambda: self._check(tool, args, call_id, run_id, _secret(subject_token), request_id))
+        if isinstance(self.client, Client):
+            return await asyncio.to_thread(self.client.run, flow)
+        return await self.client.run(flow)
+
+    def peek(
+        self,
+        tool: str,
+        args: Mapping[str, Any],
+        *,
+        call_id: str,
+        run_id: str | None = None,
+        subject_token: str | AccessToken | None = None,
+    ) -> ApprovalRequest | None:
+        """What `check` would come to, without using an approval up: the request for which it would wait, None if it would be a Permit.
+
+        Raises Denied where `check` would. For frameworks that must know beforehand whether a call pauses, or whether it still does.
+        """
+        if not isinstance(self.client, Client):
+            raise Denied("the guard has an AsyncClient: await apeek()", code="guard_failed")
+        return self.client.run(self._closed(tool, call_id, lambda: self._peek(tool, args, call_id, run_id, _secret(subject_token))))
+
+    async def apeek(
+        self,
+        tool: str,
+        args: Mapping[str, Any],
+        *,
+        call_id: str,
+        run_id: str | None = None,
+        subject_token: str | AccessToken | None = None,
+    ) -> ApprovalRequest | None:
+        """The same for asyncio. With a Client it waits in a thread."""
+        flow = self._closed(tool, call_id, lambda: self._peek(tool, args, call_id, run_id, _secret(subject_token)))
         if isinstance(self.client, Client):
             return await asyncio.to_thread(self.client.run, flow)
         return await self.client.run(flow)
@@ -233,21 +267,11 @@ class Guard:
         decisions = yield from self.client.core.evaluate_many(asked)
         return [name for name, decision in zip(mapped, decisions, strict=True) if _could(decision)]
 
-    def _closed(
-        self,
-        tool: str,
-        args: Mapping[str, Any],
-        call_id: str,
-        run_id: str | None,
-        subject_token: str | AccessToken | None,
-        request_id: str | None,
-    ) -> Flow[Permit]:
+    def _closed(self, tool: str, call_id: str, make: Callable[[], Flow[T]]) -> Flow[T]:
         """Whatever goes wrong is a no."""
-        subject = None if subject_token is None else secret_of(subject_token)
-        del subject_token
         outcome: Denied | Pending
         try:
-            return (yield from self._check(tool, args, call_id, run_id, subject, request_id))
+            return (yield from make())
         except (Denied, Pending) as answer:
             outcome = answer
         except Exception as error:
@@ -265,33 +289,15 @@ class Guard:
         subject: Secret | None,
         request_id: str | None,
     ) -> Flow[Permit]:
-        mapped = self.tools.get(tool)
-        if mapped is None:
-            raise Denied(f"the tool {tool} is not in the map of the guard", code="unmapped")
-        if not call_id:
-            raise Denied("the call has no id", code="guard_failed")
-        operation = mapped.operation(dict(args))
-        core = self.client.core
-        decision = yield from self._decide(core, operation, subject)
+        mapped, operation, decision = yield from self._asked(tool, args, call_id, subject)
         if decision is not None and decision.allowed and decision.approval is None:
             return Permit(self.client, tool, operation, decision=decision, subject_token=subject)
-        if decision is not None and not decision.allowed and not decision.requestable:
-            denied = waiting.denied(operation, decision)
-            raise Denied(denied.message, code=denied.code, reason=decision.reason, evaluation_id=decision.evaluation_id)
-        awaited = None if decision is None or decision.approval is None else decision.approval.get("auth_req_id")
-        if self.mode == "reject" and request_id is None and isinstance(awaited, str):
-            # A model that was told to call again does so by another id.
-            request = ApprovalRequest(awaited, operation=operation)
-        else:
-            key = idempotency_key(run_id, call_id, tool, operation.details())
-            filing = waiting.file(core, operation, justification=self.justification, subject_token=subject, idempotency_key=key)
-            request = yield from filing
+        core = self.client.core
+        request = yield from self._request(tool, operation, decision, call_id, run_id, subject, request_id)
         if request_id is not None and request_id != request.id:
             raise Denied(f"request {request_id} is not that of this call", code="approval_mismatch")
         waits = self.mode == "wait"
-        # Whoever resumes has reason to: the look may have to wait until it is not too soon after the last.
-        short = request.interval + 0.5 if request_id is not None or awaited is not None else 0.0
-        token = yield from waiting.look(core, request, wait=self.max_wait if waits else short, insist=waits)
+        token = yield from waiting.look(core, request, wait=self.max_wait if waits else 0.0, insist=waits, at_least_once=True)
         if not _is_for(token, operation):
             raise Denied("the token is for another operation than the call", code="approval_mismatch")
         if not mapped.sends_token:
@@ -307,6 +313,57 @@ class Guard:
             completed=not mapped.sends_token,
             subject_token=subject,
         )
+
+    def _peek(
+        self, tool: str, args: Mapping[str, Any], call_id: str, run_id: str | None, subject: Secret | None
+    ) -> Flow[ApprovalRequest | None]:
+        _, operation, decision = yield from self._asked(tool, args, call_id, subject)
+        if decision is not None and decision.allowed and decision.approval is None:
+            return None
+        request = yield from self._request(tool, operation, decision, call_id, run_id, subject)
+        if _approved(decision) == request.id:
+            return None
+        try:
+            yield from waiting.look(self.client.core, request, wait=0.0, at_least_once=True)
+        except ApprovalPending:
+            return request
+        # Somebody has decided since. The service gives the same token again to the `check` that follows.
+        return None
+
+    def _asked(
+        self, tool: str, args: Mapping[str, Any], call_id: str, subject: Secret | None
+    ) -> Flow[tuple[Tool, Operation, Decision | None]]:
+        """What a call is, and what the authority says of it. Raises Denied if no person could lift the no."""
+        mapped = self.tools.get(tool)
+        if mapped is None:
+            raise Denied(f"the tool {tool} is not in the map of the guard", code="unmapped")
+        if not call_id:
+            raise Denied("the call has no id", code="guard_failed")
+        operation = mapped.operation(dict(args))
+        decision = yield from self._decide(self.client.core, operation, subject)
+        if decision is not None and not decision.allowed and not decision.requestable:
+            denied = waiting.denied(operation, decision)
+            raise Denied(denied.message, code=denied.code, reason=decision.reason, evaluation_id=decision.evaluation_id)
+        return mapped, operation, decision
+
+    def _request(
+        self,
+        tool: str,
+        operation: Operation,
+        decision: Decision | None,
+        call_id: str,
+        run_id: str | None,
+        subject: Secret | None,
+        request_id: str | None = None,
+    ) -> Flow[ApprovalRequest]:
+        """The request of a call."""
+        approved = _approved(decision)
+        if self.mode != "interrupt" and request_id is None and approved is not None:
+            # A model that was told to call again does so by another id.
+            return ApprovalRequest(approved, operation=operation)
+        key = idempotency_key(run_id, call_id, tool, operation.details())
+        core, asks = self.client.core, self.justification
+        return (yield from waiting.file(core, operation, justification=asks, subject_token=subject, idempotency_key=key))
 
     def _decide(self, core: Core, operation: Operation, subject: Secret | None) -> Flow[Decision | None]:
         """What the authority says; None if the chain holds nothing without approval, so that only filing can tell."""
@@ -351,6 +408,16 @@ def _is_for(token: AccessToken, operation: Operation) -> bool:
         and said.get("resource") == operation.resource
         and same(said.get("parameters") or {}, operation.parameters or {})
     )
+
+
+def _secret(token: str | AccessToken | None) -> Secret | None:
+    return None if token is None else secret_of(token)
+
+
+def _approved(decision: Decision | None) -> str | None:
+    """The request for exactly this that somebody has approved."""
+    found = None if decision is None or decision.approval is None else decision.approval.get("auth_req_id")
+    return found if isinstance(found, str) else None
 
 
 def _could(decision: Decision) -> bool:
