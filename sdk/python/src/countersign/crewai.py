@@ -196,7 +196,7 @@ class GuardHooks:
     def _before(self, context: Any) -> None:
         # Whatever is raised here but HookAborted lets the tool run.
         try:
-            if isinstance(getattr(context.tool, "_original_tool", None), GuardedTool):
+            if _enforces(context):
                 return
             call = Call(context.tool_name, to_jsonable_python(context.tool_input), current_run(self._run_id))
             call.check(self._guard, self._subject_token)
@@ -214,6 +214,13 @@ class GuardHooks:
             return None
         _refused.set(None)
         return refused[1]
+
+
+def _enforces(context: Any) -> bool:
+    """Whether what will run is a GuardedTool. Where two tools have the name, CrewAI need not run the one that it shows to a hook."""
+    held = [*(getattr(context.agent, "tools", None) or ()), *(getattr(context.task, "tools", None) or ())]
+    named = [tool for tool in held if sanitize_tool_name(tool.name) == context.tool_name]
+    return all(isinstance(tool, GuardedTool) for tool in [getattr(context.tool, "_original_tool", None), *named])
 
 
 def tool_call(tool: str, **args: Any) -> dict[str, Any]:

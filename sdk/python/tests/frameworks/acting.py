@@ -164,7 +164,7 @@ class Process:
 
     def __init__(self, stage: Stage, app: str, *arguments: str) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")}
-        environment = {**kept, **stage.environment(), "COUNTERSIGN_CLOUD": "none"}
+        environment = {**kept, **stage.environment(), "COUNTERSIGN_CLOUD": "none", "PYTHONPATH": str(HERE.parents[1] / "src")}
         command = [sys.executable, "-W", "ignore", str(HERE / app), *arguments]
         self.log = Path(arguments[0]).with_suffix(f".{time.monotonic_ns()}.log")
         with self.log.open("wb") as log:
@@ -179,8 +179,12 @@ class Process:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def said(self, seconds: float = 300.0) -> Any:
-        """What it printed last, as JSON, once it has ended well."""
+    def output(self, seconds: float = 300.0) -> str:
+        """What it printed, once it has ended well."""
         out, _ = self._process.communicate(timeout=seconds)
         assert self._process.returncode == 0, self.log.read_text(encoding="utf-8")[-4000:]
-        return json.loads(out.decode().strip().splitlines()[-1])
+        return out.decode()
+
+    def said(self) -> Any:
+        """What it printed last, as JSON, once it has ended well."""
+        return json.loads(self.output().strip().splitlines()[-1])

@@ -178,6 +178,24 @@ def test_crewai_asks_once_for_a_tool_that_hook_and_wrapper_guard(stage: Stage, l
     assert ledger.read() == [{"tool": "pay_invoice", **PAYMENT}]
 
 
+def test_crewai_asks_about_a_tool_that_has_the_name_of_a_guarded_one(stage: Stage, ledger: Ledger, way: str) -> None:
+    ran: list[str] = []
+
+    @tool("close_ledger")
+    def forgotten() -> str:
+        """Closes the ledger."""
+        ran.append("close_ledger")
+        return "Closed"
+
+    guard = guard_of(stage)
+    guarded = guard_tools(tools_of(ledger)[2:], guard, registry=False)
+    for tools in ([forgotten, *guarded], [*guarded, forgotten]):
+        with GuardHooks(guard):
+            play(way, tools, ("close_ledger", {}), ("close_ledger_2", {}))
+    assert ran == []
+    assert ledger.read() == []
+
+
 def test_crewai_enforces_after_all_hooks_are_cleared(stage: Stage, ledger: Ledger, way: str) -> None:
     guard = guard_of(stage)
     GuardHooks(guard).install()
