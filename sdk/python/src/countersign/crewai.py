@@ -5,13 +5,12 @@
         clerk = Agent(role="Clerk", ..., tools=guard_tools([read_invoice, pay_invoice], guard))
         Crew(agents=[clerk], tasks=[...]).kickoff()
 
-The tools that `guard_tools` returns enforce by themselves. `GuardHooks` covers all others, such as those that CrewAI adds: a hook alone
-is not enough, because CrewAI runs the tool when a hook fails, and hooks can be cleared. The guard's map has the names that the model
-sees: `pay_invoice`, also for a tool called "Pay Invoice".
+The tools that `guard_tools` returns enforce by themselves. `GuardHooks` covers all others, such as those that CrewAI adds; alone it is not
+enough, because CrewAI runs the tool when a hook fails, and hooks can be cleared. The guard's map has the names that the model sees:
+`pay_invoice`, also for a tool called "Pay Invoice".
 
-CrewAI tells a tool no id of its call. So a call is known by its run, the tool and the arguments: within one kickoff the same call is the
-same call, and an approved one is carried out once. A run is the `crewai.execution` id, which a paused flow keeps; say `run_id` for one
-that also survives a restart of a plain crew.
+CrewAI tells a tool no id of its call, so a call is known by its run, the tool and the arguments: within one kickoff an approved call is
+carried out once. A run is the `crewai.execution` id, which a paused flow keeps; `run_id` also survives a restart of a plain crew.
 """
 
 from __future__ import annotations
@@ -105,23 +104,23 @@ class GuardedTool(BaseTool):
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            named, permit = self._ask(args, kwargs)
+            tool, named, permit = self._ask(args, kwargs)
         except (Denied, Pending) as answer:
             return failure(answer)
         with permit:
-            result = self._tool._run(**named)
+            result = tool._run(**named)
             return finished(result) if inspect.iscoroutine(result) else result
 
     async def _arun(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            named, permit = await asyncio.to_thread(self._ask, args, kwargs)
+            tool, named, permit = await asyncio.to_thread(self._ask, args, kwargs)
         except (Denied, Pending) as answer:
             return failure(answer)
         with permit:
             # CrewAI's own _arun of a tool without an asynchronous function runs it, and then says that it cannot.
-            if not isinstance(self._tool, FunctionTool) and type(self._tool)._arun is not BaseTool._arun:
-                return await self._tool._arun(**named)
-            result = await asyncio.to_thread(self._tool._run, **named)
+            if not isinstance(tool, FunctionTool) and type(tool)._arun is not BaseTool._arun:
+                return await tool._arun(**named)
+            result = await asyncio.to_thread(tool._run, **named)
             return await result if inspect.iscoroutine(result) else result
 
     def to_structured_tool(self) -> CrewStructuredTool:
@@ -137,14 +136,8 @@ class GuardedTool(BaseTool):
             return super().format_output_for_agent(raw_result)
         return self._wrapped.format_output_for_agent(raw_result)
 
-    @property
-    def _tool(self) -> BaseTool:
-        if self._wrapped is None:
-            raise Denied(f"{self.name} has no guard", code="guard_failed")
-        return self._wrapped
-
-    def _ask(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], Permit]:
-        """The arguments by their names, and the permit for exactly these. Raises Denied or Pending and nothing else."""
+    def _ask(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[BaseTool, dict[str, Any], Permit]:
+        """The tool, the arguments by their names, and the permit for exactly these. Raises Denied or Pending and nothing else."""
         if self._guard is None or self._wrapped is None:
             raise Denied(f"{self.name} has no guard", code="guard_failed")
         try:
@@ -155,7 +148,7 @@ class GuardedTool(BaseTool):
         except Exception as error:
             outcome = closed(self.name, error)
         else:
-            return named, call.check(self._guard, self._subject_token)
+            return self._wrapped, named, call.check(self._guard, self._subject_token)
         raise outcome
 
 
@@ -196,10 +189,9 @@ class GuardHooks:
     def _before(self, context: Any) -> None:
         # Whatever is raised here but HookAborted lets the tool run.
         try:
-            if _enforces(context):
-                return
-            call = Call(context.tool_name, to_jsonable_python(context.tool_input), current_run(self._run_id))
-            call.check(self._guard, self._subject_token)
+            if not _enforces(context):
+                call = Call(context.tool_name, to_jsonable_python(context.tool_input), current_run(self._run_id))
+                call.check(self._guard, self._subject_token)
             return
         except (Denied, Pending) as answer:
             told = answer.for_model()
