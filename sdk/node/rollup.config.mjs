@@ -7,7 +7,8 @@ import { fileURLToPath } from 'node:url'
 
 const jose = fileURLToPath(import.meta.resolve('jose'))
 const license = readFileSync(new URL('node_modules/jose/LICENSE.md', import.meta.url), 'utf8')
-const entries = ['index', 'guard', 'express', 'fastify', 'mcp', 'testing', 'internal']
+const entries = ['index', 'guard', 'express', 'fastify', 'mcp', 'langchain', 'openai-agents', 'adk', 'testing', 'internal']
+const frameworks = ['@modelcontextprotocol/', '@langchain/', '@openai/agents', '@google/adk', 'langchain']
 
 export default {
   input: Object.fromEntries(entries.map((name) => [name, `dist/${name}.mjs`])),
@@ -20,6 +21,6 @@ export default {
     // Whoever passes jose on passes its license on.
     banner: ({ modules }) => (Object.keys(modules).some((name) => name.includes('/node_modules/jose/')) ? `/*!\n${license}*/` : ''),
   },
-  external: (name) => name.startsWith('node:') || name.startsWith('@modelcontextprotocol/'),
+  external: (name) => name.startsWith('node:') || frameworks.some((framework) => name.startsWith(framework)),
   plugins: [{ name: 'jose', resolveId: (name) => (name === 'jose' ? jose : null) }],
 }

@@ -8,6 +8,9 @@ const entry = {
   express: 'src/express.ts',
   fastify: 'src/fastify.ts',
   mcp: 'src/mcp.ts',
+  langchain: 'src/frameworks/langchain.ts',
+  'openai-agents': 'src/frameworks/openai-agents.ts',
+  adk: 'src/frameworks/adk.ts',
   testing: 'src/testing/index.ts',
   // For the tests of this package alone; it is not published.
   internal: 'src/internal.ts',
