@@ -272,6 +272,18 @@ def test_adk_arguments_changed_in_the_database_after_approval_are_refused(
     assert ran_in(tmp_path) == []
 
 
+def test_adk_the_example_of_the_guide_pays_what_was_approved(authority: Authority) -> None:
+    example = Path(__file__).parents[4] / "examples" / "frameworks" / "adk" / "agent.py"
+    environment = {**os.environ, **authority.environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, str(example)], env=environment, stdout=subprocess.PIPE, text=True)
+    authority.approve(authority.wait_for_request(120.0))
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0
+    assert "INV-7 is paid: 500 EUR" in out
+    assert "delete_mailbox: {'error': 'This is not allowed." in out
+    assert out.endswith("model: Done.\n")
+
+
 # --- what else must not happen --------------------------------------------------------------------------------------------------------
 
 
