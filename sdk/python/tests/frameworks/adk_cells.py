@@ -233,7 +233,7 @@ def test_adk_a_call_that_waits_goes_on_in_another_process(
 ) -> None:
     """In the mode `wait`, killed while it waits and resumed by its invocation, it waits for the same request."""
     first = life("wait", PAY)
-    request = authority.wait_for_request()
+    request = authority.wait_for_request(120.0)
     kill(first)
     second = life("replay")
     time.sleep(1.0)
