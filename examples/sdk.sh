@@ -18,12 +18,14 @@ mkdir -p "$work/node/node_modules/@countersign"
 ln -s "$sdk_node" "$work/node/node_modules/@countersign/sdk"
 for package in @modelcontextprotocol express; do ln -s "$sdk_node/node_modules/$package" "$work/node/node_modules/$package"; done
 
-# program FILE ARGUMENT...: runs a program of the example, by what its name ends in.
+# program FILE ARGUMENT...: runs a program of the example, by what its name ends in; or uvicorn, which serves one.
 program() {
 	local file=$1
 	shift
+	export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONPATH=$root/sdk/python/src
 	case $file in
-	*.py) PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PYTHONPATH=$root/sdk/python/src exec "$sdk_python" "$file" "$@" ;;
+	*.py) exec "$sdk_python" "$file" "$@" ;;
+	uvicorn) exec "$sdk_python" -m uvicorn "$@" ;;
 	*.mjs) cp "$file" "$work/node/" && exec node "$work/node/$file" "$@" ;;
 	*) fail "no program: $file" ;;
 	esac
@@ -43,3 +45,18 @@ eventually() {
 }
 # Whether what a program printed has that line.
 printed() { grep -qE -- "$2" "$work/$1.out"; }
+# free_ports N: ports of this machine that are free, and that no outgoing connection takes in the meantime.
+free_ports() {
+	"$sdk_python" - "$1" <<-'PROGRAM'
+		import random, socket, sys
+		found = []
+		while len(found) < int(sys.argv[1]):
+		    listener = socket.socket()
+		    try:
+		        listener.bind(("127.0.0.1", random.randint(20000, 29999)))
+		    except OSError:
+		        continue
+		    found.append(listener)
+		print(*(listener.getsockname()[1] for listener in found), sep="\n")
+	PROGRAM
+}
