@@ -58,7 +58,7 @@ class CountersignMiddleware:
             return
         path = scope["path"]
         if scope["type"] == "http" and path == self._metadata_path and scope["method"] in ("GET", "HEAD"):
-            await _answer(send, challenge.Refusal(200, {"Cache-Control": "max-age=300"}, self._metadata))
+            await answer(send, challenge.Refusal(200, {"Cache-Control": "max-age=300"}, self._metadata))
             return
         if path in self._exempt:
             await self._app(scope, receive, send)
@@ -68,7 +68,7 @@ class CountersignMiddleware:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
                 return
-            await _answer(send, refusal)
+            await answer(send, refusal)
             return
         scope[_KEY] = (token, self._metadata_url)
         await self._app(scope, receive, send)
@@ -96,6 +96,12 @@ def token_of(scope: Scope) -> VerifiedToken:
     return token
 
 
+def metadata_url_of(scope: Scope) -> str:
+    """Where the metadata of the server is, in an application behind the middleware."""
+    url: str = scope[_KEY][1]
+    return url
+
+
 def require(capability: str, resource: str | None = None) -> Callable[..., VerifiedToken]:
     """A dependency for FastAPI: the token of the request if it allows this, else 403.
 
@@ -112,11 +118,11 @@ def require(capability: str, resource: str | None = None) -> Callable[..., Verif
             operation = wanted.operation(connection.path_params)
             token.require(operation.capability, operation.resource)
         except InsufficientScope as error:
-            missing = challenge.refusal(error, connection.scope[_KEY][1])
+            missing = challenge.refusal(error, metadata_url_of(connection.scope))
         except (ValueError, KeyError):
             # What the path names cannot be a resource, so nobody was granted it.
             nowhere = InsufficientScope(f"the token does not allow {capability} here", scope=capability)
-            missing = challenge.refusal(nowhere, connection.scope[_KEY][1])
+            missing = challenge.refusal(nowhere, metadata_url_of(connection.scope))
         else:
             return token
         raise HTTPException(missing.status, missing.body["error"], dict(missing.headers))
@@ -126,9 +132,10 @@ def require(capability: str, resource: str | None = None) -> Callable[..., Verif
     return dependency
 
 
-async def _answer(send: Send, answer: challenge.Refusal) -> None:
-    body = json.dumps(answer.body).encode()
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **answer.headers}
+async def answer(send: Send, what: challenge.Refusal) -> None:
+    """Sends an answer."""
+    body = json.dumps(what.body).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **what.headers}
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": answer.status, "headers": raw})
+    await send({"type": "http.response.start", "status": what.status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
