@@ -44,8 +44,7 @@ async def call(token: AccessToken, what: Any, path: str = "/") -> Response:
     return Response(answer.content, answer.status_code, media_type="application/json")
 
 
-async def refused(_: Request, error: Exception) -> Response:
+async def refused(_: Request, error: CountersignError) -> Response:
     """The answer where this agent itself gets no token."""
-    assert isinstance(error, CountersignError)
     answer = {"refused": os.environ["OWN_NAME"], "error": error.code, "message": error.message}
     return JSONResponse(answer, 503 if isinstance(error, Unavailable) else 403)
