@@ -50,8 +50,13 @@ test: tools clients browser ## Run all tests, on a real Kubernetes API server
 .PHONY: sdk
 sdk: tools build ## Check and test the SDKs, alone and with a real operator
 	@sdk/python/check.sh
+	@for list in sdk/python/requirements-*.txt; do \
+		framework=$${list#sdk/python/requirements-}; framework=$${framework%.txt}; \
+		[ "$$framework" = dev ] || sdk/python/check-framework.sh "$$framework"; \
+	done
 	@sdk/node/check.sh
 	@tests/sdk/run.sh $(BINARIES)
+	@sdk/cells.py
 
 .PHONY: docs
 docs: tools build clients tests/docs/node_modules/.package-lock.json ## Build the manual, check its links and run its blocks

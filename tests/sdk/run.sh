@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of the Python SDK against a real operator, on a control plane of its own, which is stopped however this ends.
+# Runs the tests of the Python SDK, and of its adapters with the real frameworks, against a real operator, on a control plane of its own,
+# which is stopped however this ends. With arguments it runs those tests alone.
 #
 #   run.sh DEV COUNTERSIGN [ARGUMENTS OF PYTEST]
 #
@@ -16,7 +17,16 @@ shift 2
 root=$(cd "$(dirname "$0")/../.." && pwd -P)
 directory=${COUNTERSIGN_SDK_DIRECTORY:-$root/.dev/sdk}
 control=$root/tests/dev/control.sh
+# Before anything is started: making an environment takes minutes, once.
 python=${COUNTERSIGN_SDK_PYTHON:-$("$root/sdk/python/check.sh" --python)}
+declare -A adapters=()
+if [ $# = 0 ] && [ -z "${COUNTERSIGN_SDK_PYTHON:-}" ]; then
+	for list in "$root"/sdk/python/requirements-*.txt; do
+		framework=$(basename "$list" .txt)
+		framework=${framework#requirements-}
+		[ "$framework" = dev ] || adapters[$framework]=$("$root/sdk/python/check-framework.sh" "$framework" --python)
+	done
+fi
 
 stop() { "$control" down "$directory"; }
 trap stop EXIT
@@ -29,3 +39,6 @@ trap 'exit 143' TERM
 . "$directory/env"
 cd "$root/tests/sdk"
 "$python" -m pytest "$@"
+for framework in "${!adapters[@]}"; do
+	"${adapters[$framework]}" -m pytest "test_${framework//-/_}.py"
+done
