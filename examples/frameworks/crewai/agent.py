@@ -73,7 +73,8 @@ guard = Guard(
         "delete_mailbox": Tool("mailbox.delete", resource="mailbox:{user}", parameters=None),
     },
 )
-reads, pays = guard_tools([read_invoice, pay_invoice, delete_mailbox], guard)  # delete_mailbox is not granted, so it is left out
+# Without delete_mailbox, because nobody has granted that.
+tools = {each.name: each for each in guard_tools([read_invoice, pay_invoice, delete_mailbox], guard)}
 GuardHooks(guard).install()
 # ANCHOR_END: guard
 
@@ -89,7 +90,8 @@ class Payment(Flow):
 
     @listen(ask)
     def pay(self, asked: HumanFeedbackResult) -> str:
-        return pays.format_output_for_agent(pays.run(**asked.output["args"]))
+        pay_invoice = tools["pay_invoice"]
+        return pay_invoice.format_output_for_agent(pay_invoice.run(**asked.output["args"]))
 
 
 # ANCHOR_END: flow
@@ -99,7 +101,7 @@ def main(database: str) -> None:
     """Runs the crew, then the flow to its end. The flow is paused while it waits."""
     llm = Scripted(model="scripted", script=list(SCRIPT))
     # delete_mailbox is here without its guard, as a tool that somebody forgot: the hooks cover it.
-    clerk = Agent(role="Clerk", goal="Find what is due", backstory="A clerk.", llm=llm, tools=[reads, delete_mailbox])
+    clerk = Agent(role="Clerk", goal="Find what is due", backstory="A clerk.", llm=llm, tools=[tools["read_invoice"], delete_mailbox])
     task = Task(description="What is due on INV-7?", expected_output="The amount.", agent=clerk)
     print(f"crew: {Crew(agents=[clerk], tasks=[task]).kickoff()}")
     # ANCHOR: resume
