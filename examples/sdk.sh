@@ -16,7 +16,7 @@ if [ ! -e "$sdk_node/dist/index.mjs" ]; then (cd "$sdk_node" && npm ci --no-audi
 # Beside copies of the programs, so that nothing is left in the checkout.
 mkdir -p "$work/node/node_modules/@countersign"
 ln -s "$sdk_node" "$work/node/node_modules/@countersign/sdk"
-for package in @modelcontextprotocol express; do ln -s "$sdk_node/node_modules/$package" "$work/node/node_modules/$package"; done
+for package in @modelcontextprotocol express zod; do ln -s "$sdk_node/node_modules/$package" "$work/node/node_modules/$package"; done
 
 # program FILE ARGUMENT...: runs a program of the example, by what its name ends in; or uvicorn, which serves one.
 program() {
@@ -31,7 +31,14 @@ program() {
 	esac
 }
 # as NAME FILE ARGUMENT...: the program with the credential $work/NAME, which in a pod is a projected volume.
-as() { (export COUNTERSIGN_TOKEN_FILE="$work/$1" COUNTERSIGN_CLOUD=none && shift && program "$@"); }
+as() {
+	(
+		unset COUNTERSIGN_SIDECAR_URL COUNTERSIGN_PRIVATE_KEY_FILE COUNTERSIGN_CLIENT_ID COUNTERSIGN_AUDIENCE
+		export COUNTERSIGN_TOKEN_FILE="$work/$1" COUNTERSIGN_CLOUD=none
+		shift
+		program "$@"
+	)
+}
 
 # eventually WHAT COMMAND...: a step that has to come true within 60 s.
 eventually() {
@@ -41,6 +48,8 @@ eventually() {
 		if "$@" >/dev/null 2>&1; then break; fi
 		sleep 0.2
 	done
+	# What the programs have printed may say why not; none of them prints a token.
+	if [ "$tries" = 0 ]; then tail -n 20 "$work"/*.out 2>/dev/null | show || true; fi
 	check "$what" "$@"
 }
 # Whether what a program printed has that line.
