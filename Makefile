@@ -48,7 +48,7 @@ test: tools clients browser ## Run all tests, on a real Kubernetes API server
 	@$(MAKE) --no-print-directory sdk docs
 
 .PHONY: sdk
-sdk: tools build ## Check and test the SDKs, alone and with a real operator
+sdk: tools build clients ## Check and test the SDKs, alone and with a real operator, and run their examples
 	@sdk/python/check.sh
 	@for list in sdk/python/requirements-*.txt; do \
 		framework=$${list#sdk/python/requirements-}; framework=$${framework%.txt}; \
@@ -56,6 +56,7 @@ sdk: tools build ## Check and test the SDKs, alone and with a real operator
 	done
 	@sdk/node/check.sh
 	@tests/sdk/run.sh $(BINARIES)
+	@tests/sdk/run_examples.sh $(BINARIES)
 	@sdk/cells.py
 
 .PHONY: docs
