@@ -1,6 +1,6 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # Installs what the lock file says, builds the package, and runs all its checks and tests.
-set -eu
+set -euo pipefail
 cd "$(dirname "$0")"
 
 stamp=node_modules/.package-lock.json
