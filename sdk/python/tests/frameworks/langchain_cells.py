@@ -380,7 +380,7 @@ def test_langchain_restart_mid_wait_resumed_by_two_processes_at_once_runs_once(a
 
 
 def test_langchain_example_pays_what_was_approved_and_deletes_nothing(authority: Authority) -> None:
-    environment = {**os.environ, **authority.environment, "LANGSMITH_TRACING": "false"}
+    environment = {**os.environ, **authority.environment, "PYTHONPATH": os.pathsep.join(sys.path), "LANGSMITH_TRACING": "false"}
     agent = subprocess.Popen([sys.executable, str(EXAMPLE)], env=environment, stdout=subprocess.PIPE, text=True)
     assert agent.stdout is not None
     first = agent.stdout.readline()

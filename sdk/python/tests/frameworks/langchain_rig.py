@@ -172,7 +172,7 @@ def code(message: ToolMessage) -> str:
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "frameworks" / "langchain" / "agent.py"
 #: How long the process that is killed would have waited, in seconds.
-LOOK = 5.0
+LOOK = 25.0
 PAID = "paid INV-7 500 EUR payments.authorize"
 
 
@@ -226,7 +226,7 @@ def graph(rig: Rig) -> None:
 
 def process(authority: Authority, step: str, directory: Path) -> subprocess.Popen[str]:
     """A process of the agent."""
-    environment = {**os.environ, **authority.environment, "LANGSMITH_TRACING": "false"}
+    environment = {**os.environ, **authority.environment, "PYTHONPATH": os.pathsep.join(sys.path), "LANGSMITH_TRACING": "false"}
     return subprocess.Popen([sys.executable, __file__, step, str(directory)], env=environment, stdout=subprocess.PIPE, text=True)
 
 

@@ -358,7 +358,7 @@ def test_openai_agents_restart_mid_wait_resumed_by_two_processes_at_once_runs_on
 
 
 def test_openai_agents_example_pays_what_was_approved(authority: Authority) -> None:
-    environment = {**os.environ, **authority.environment, "OPENAI_AGENTS_DISABLE_TRACING": "1"}
+    environment = {**os.environ, **authority.environment, "PYTHONPATH": os.pathsep.join(sys.path), "OPENAI_AGENTS_DISABLE_TRACING": "1"}
     agent = subprocess.Popen([sys.executable, str(EXAMPLE)], env=environment, stdout=subprocess.PIPE, text=True)
     assert agent.stdout is not None
     said = agent.stdout.readline()

@@ -163,7 +163,7 @@ def codes(result: Any) -> list[str]:
 
 def process(authority: Authority, step: str, directory: Path) -> subprocess.Popen[str]:
     """A process of the agent."""
-    environment = {**os.environ, **authority.environment, "OPENAI_AGENTS_DISABLE_TRACING": "1"}
+    environment = {**os.environ, **authority.environment, "PYTHONPATH": os.pathsep.join(sys.path), "OPENAI_AGENTS_DISABLE_TRACING": "1"}
     return subprocess.Popen([sys.executable, __file__, step, str(directory)], env=environment, stdout=subprocess.PIPE, text=True)
 
 
