@@ -5,7 +5,7 @@ use super::failure::{DONE, Failure, NO, worse};
 use super::request::{self, Asked};
 use super::screen;
 use super::session::Session;
-use super::show::{look, requests};
+use super::show::{look, look_again, requests};
 use super::wait::{Patience, WaitArgs};
 use crate::cli::whoami;
 use crate::crd::{JitRequest, Phase, User, Verdict};
@@ -24,7 +24,7 @@ const RETRY: &str = "retry";
 /// Flags of `approve` and `deny`.
 #[derive(Debug, Args)]
 pub struct DecideArgs {
-    /// The requests.
+    /// The requests, by their names or by their UIDs, which are what the agents that asked know.
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
     /// A word to whoever reads the decision later.
@@ -180,7 +180,7 @@ async fn recorded(
 ) -> Result<(String, u8), Failure> {
     let before = sent.status.as_ref().map_or(0, |status| status.approvals.len());
     loop {
-        let Ok((_, asked)) = look(session, &sent.name_any()).await else {
+        let Ok((_, asked)) = look_again(session, &sent.name_any()).await else {
             return Ok(("it is gone: the agent withdrew it".to_owned(), NO));
         };
         if asked.object.uid() != sent.uid() {

@@ -4,7 +4,7 @@ use crate::office::{Office, both_ways, both_ways_alone, create};
 use crate::payments::{asked, details};
 use crate::plugin::{Following, by_kubectl, command, person, plugin, plugin_binary};
 use crate::support::kubectl::Kubectl;
-use crate::world::{CHANGED_BY, DOCS, PATIENCE, World, wait_until};
+use crate::world::{CHANGED_BY, DOCS, PATIENCE, Stamp, World, wait_until};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::Path;
@@ -79,6 +79,22 @@ fn a_person_approves_and_denies_and_is_told_what_came_of_it() {
         let missing = plugin(&bob, &["approve", "missing", "-n", namespace, "--yes"]);
         assert_eq!(missing.status, Some(2), "{}", missing.err);
     });
+}
+
+#[test]
+fn a_request_can_be_named_by_its_uid_and_none_that_only_has_it_for_a_name() {
+    let world = World::shared();
+    let office = Office::open(world, Stamp::ByPolicy, "uid");
+    let (bob, namespace) = (office.person("bob"), office.namespace());
+    office.ask("meant");
+    let uid = office.stored("meant")["metadata"]["uid"].as_str().expect("a UID").to_owned();
+    // The agent knows it too, and asks for something else under that name.
+    office.ask(&uid);
+    let said = plugin(&bob, &["approve", &uid, "-n", namespace, "--yes"]).expect(0);
+    assert!(said.contains(&format!("{namespace}/meant: approved by bob")), "{said}");
+    assert_eq!(status(&office, &uid)["phase"], "Pending");
+    let unknown = plugin(&bob, &["show", "6f1c0f0e-7c1f-4f0e-9a55-0d7d6f6a2b11", "-n", namespace]);
+    assert_eq!((unknown.status, unknown.err.contains("there is no request")), (Some(2), true), "{}", unknown.err);
 }
 
 #[test]
@@ -190,7 +206,7 @@ fn the_approval_is_for_what_was_shown_and_for_nothing_that_took_its_name() {
 #[test]
 fn whoever_is_asked_decides_by_the_word_yes_alone() {
     let world = World::shared();
-    let office = Office::open(world, crate::world::Stamp::ByPolicy, "asked");
+    let office = Office::open(world, Stamp::ByPolicy, "asked");
     office.ask("one");
     let bob = office.person("bob");
     for word in ["y", "no", "YES", ""] {
