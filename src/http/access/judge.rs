@@ -276,11 +276,5 @@ pub(super) fn attempt_of(
     properties: serde_json::Map<String, Value>,
     circumstances: &Circumstances,
 ) -> Attempt {
-    Attempt {
-        capability,
-        resource,
-        parameters: None,
-        resource_properties: properties,
-        context: circumstances.context().clone(),
-    }
+    Attempt { capability, resource, parameters: None, resource_properties: properties, context: circumstances.context().clone() }
 }

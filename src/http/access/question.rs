@@ -118,9 +118,7 @@ impl Members {
                 reason: Reason::CapabilityNotGranted,
                 message: format!("action.name is no capability: {error}"),
             })
-            .and_then(|capability| {
-                Ok(Attempt { capability, resource: resource?, parameters, resource_properties, context })
-            });
+            .and_then(|capability| Ok(Attempt { capability, resource: resource?, parameters, resource_properties, context }));
         Ok(Question { subject, circumstances, attempt })
     }
 
