@@ -27,7 +27,7 @@ HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "app
 
 def post(authority: FakeAuthority, token: str | None, body: Any, *, stateless: bool = True) -> httpx.Response:
     async def run() -> httpx.Response:
-        async with AsyncVerifier(authority.url, RESOURCE, revocation="none", timeout=0.5) as verifier:
+        async with AsyncVerifier(authority.url, RESOURCE, revocation="none") as verifier:
             server = MCPServer("docs")
 
             @server.tool()
