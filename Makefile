@@ -47,17 +47,24 @@ test: tools clients browser ## Run all tests, on a real Kubernetes API server
 	cargo test --locked -- --test-threads=$(TEST_THREADS)
 	@$(MAKE) --no-print-directory sdk docs
 
+# What checks a part of the SDKs alone: both of them, and each adapter in Python where its framework is.
+SDK_ADAPTERS := $(filter-out dev,$(patsubst sdk/python/requirements-%.txt,%,$(wildcard sdk/python/requirements-*.txt)))
+SDK_CHECKS := sdk-python sdk-node $(SDK_ADAPTERS:%=sdk-%)
+
 .PHONY: sdk
 sdk: tools build clients ## Check and test the SDKs, alone and with a real operator, and run their examples
-	@sdk/python/check.sh
-	@for list in sdk/python/requirements-*.txt; do \
-		framework=$${list#sdk/python/requirements-}; framework=$${framework%.txt}; \
-		[ "$$framework" = dev ] || sdk/python/check-framework.sh "$$framework"; \
-	done
-	@sdk/node/check.sh
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(SDK_CHECKS)
 	@tests/sdk/run.sh $(BINARIES)
 	@tests/sdk/run_examples.sh $(BINARIES)
 	@sdk/cells.py
+
+.PHONY: $(SDK_CHECKS)
+sdk-python:
+	@sdk/python/check.sh
+sdk-node:
+	@sdk/node/check.sh
+$(SDK_ADAPTERS:%=sdk-%): sdk-%:
+	@sdk/python/check-framework.sh $*
 
 .PHONY: docs
 docs: tools build clients tests/docs/node_modules/.package-lock.json ## Build the manual, check its links and run its blocks
