@@ -65,7 +65,8 @@ def _may_approve(namespace: str) -> None:
         "metadata": {"name": PAY},
         "spec": {"title": "Authorize a payment", "description": "An invoice is paid.", "approval": {"approvals": 1}},
     }
-    kubectl("apply", "-f", "-", given=entry)
+    # On the server, as tests of several frameworks make it at the same time.
+    kubectl("apply", "--server-side", "-f", "-", given=entry)
     kubectl("wait", "--for=condition=Ready", "--timeout=30s", f"capability/{PAY}")
     rules = [{"apiGroups": ["countersign.dev"], "resources": ["capabilities"], "resourceNames": [PAY], "verbs": ["approve"]}]
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"namespace": namespace, "name": PAY}}
