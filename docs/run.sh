@@ -13,12 +13,9 @@ directory=$(cd "$1" && pwd -P)
 programs=("$2" "$3")
 shift 3
 
-stop() { "$root/tests/dev/control.sh" down "$directory"; }
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-stop
-"$root/tests/dev/control.sh" up "$directory" "${programs[@]}"
+# shellcheck source=tests/dev/started.sh
+. "$root/tests/dev/started.sh"
+started "$directory" "${programs[@]}"
 
 if [ "$#" -gt 0 ]; then pages=("$@"); else mapfile -t pages < <(cd "$root" && grep -lE '^<!-- run(: .*)? -->$' docs/*.md); fi
 for page in "${pages[@]}"; do

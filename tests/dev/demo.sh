@@ -7,13 +7,9 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd -P)
 directory=$1
 
-stop() { "$here/control.sh" down "$directory"; }
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-"$here/control.sh" down "$directory"
-"$here/control.sh" up "$@"
+# shellcheck source=tests/dev/started.sh
+. "$here/started.sh"
+started "$@"
 # shellcheck source=/dev/null # written by `up`
 . "$directory/env"
 for example in quickstart outside payments delegation decisions sidecar; do

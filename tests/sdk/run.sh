@@ -16,7 +16,6 @@ shift 2
 
 root=$(cd "$(dirname "$0")/../.." && pwd -P)
 directory=${COUNTERSIGN_SDK_DIRECTORY:-$root/.dev/sdk}
-control=$root/tests/dev/control.sh
 # Before anything is started: making an environment takes minutes, once.
 python=${COUNTERSIGN_SDK_PYTHON:-$("$root/sdk/python/check.sh" --python)}
 declare -A adapters=()
@@ -28,13 +27,9 @@ if [ $# = 0 ] && [ -z "${COUNTERSIGN_SDK_PYTHON:-}" ]; then
 	done
 fi
 
-stop() { "$control" down "$directory"; }
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-"$control" down "$directory"
-"$control" up "$directory" "$dev" "$binary"
+# shellcheck source=tests/dev/started.sh
+. "$root/tests/dev/started.sh"
+started "$directory" "$dev" "$binary"
 # shellcheck source=/dev/null # written by `up`
 . "$directory/env"
 cd "$root/tests/sdk"

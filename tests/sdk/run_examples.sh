@@ -14,7 +14,6 @@ shift 2
 
 root=$(cd "$(dirname "$0")/../.." && pwd -P)
 directory=${COUNTERSIGN_SDK_EXAMPLES_DIRECTORY:-$root/.dev/sdk-examples}
-control=$root/tests/dev/control.sh
 examples=("$@")
 if [ $# = 0 ]; then examples=(approvals-sdk three-agents mcp-server); fi
 
@@ -26,13 +25,9 @@ export COUNTERSIGN_SDK_PYTHON
 	"$COUNTERSIGN_SDK_PYTHON" -m ruff format --no-cache --check "${examples[@]}"
 )
 
-stop() { "$control" down "$directory"; }
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-"$control" down "$directory"
-"$control" up "$directory" "$dev" "$binary"
+# shellcheck source=tests/dev/started.sh
+. "$root/tests/dev/started.sh"
+started "$directory" "$dev" "$binary"
 # shellcheck source=/dev/null # written by `up`
 . "$directory/env"
 for example in "${examples[@]}"; do
