@@ -289,3 +289,8 @@ def secret_of(token: str | Secret | AccessToken) -> Secret:
     if isinstance(token, AccessToken):
         return token.secret
     return token if isinstance(token, Secret) else Secret(token)
+
+
+def secret_if_any(token: str | Secret | AccessToken | None) -> Secret | None:
+    """The same where there may be none."""
+    return None if token is None else secret_of(token)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from . import _waiting as waiting
 from ._chain import Chain
-from ._core import Core, secret_of
+from ._core import Core, secret_if_any
 from ._drive import AsyncDriver, SyncDriver
 from ._flow import Clock, Flow
 from ._waiting import Mode
@@ -142,12 +142,11 @@ class Client:
         idempotency_key: str | None = None,
     ) -> ApprovalRequest:
         """Asks a person to approve one operation. The same `idempotency_key` is the same request. `expires_in` is in seconds."""
-        subject = None if subject_token is None else secret_of(subject_token)
         flow = waiting.file(
             self._core,
             operation,
             justification=justification,
-            subject_token=subject,
+            subject_token=secret_if_any(subject_token),
             expires_in=expires_in,
             idempotency_key=idempotency_key,
         )
@@ -303,12 +302,11 @@ class AsyncClient:
         idempotency_key: str | None = None,
     ) -> ApprovalRequest:
         """Asks a person to approve one operation."""
-        subject = None if subject_token is None else secret_of(subject_token)
         flow = waiting.file(
             self._core,
             operation,
             justification=justification,
-            subject_token=subject,
+            subject_token=secret_if_any(subject_token),
             expires_in=expires_in,
             idempotency_key=idempotency_key,
         )

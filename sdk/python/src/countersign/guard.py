@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from . import _waiting as waiting
-from ._core import Core, secret_of
+from ._core import Core, secret_if_any
 from ._flow import Flow
 from ._permits import Denied, Pending, Permit, current_permit
 from ._waiting import Mode
@@ -86,7 +86,7 @@ class Guard:
         """
         if not isinstance(self.client, Client):
             raise Denied("the guard has an AsyncClient: await acheck()", code="guard_failed")
-        flow = self._closed(tool, call_id, lambda: self._check(tool, args, call_id, run_id, _secret(subject_token), request_id))
+        flow = self._closed(tool, call_id, lambda: self._check(tool, args, call_id, run_id, secret_if_any(subject_token), request_id))
         return self.client.run(flow)
 
     async def acheck(
@@ -100,10 +100,8 @@ class Guard:
         request_id: str | None = None,
     ) -> Permit:
         """The same for asyncio. With a Client it waits in a thread."""
-        flow = self._closed(tool, call_id, lambda: self._check(tool, args, call_id, run_id, _secret(subject_token), request_id))
-        if isinstance(self.client, Client):
-            return await asyncio.to_thread(self.client.run, flow)
-        return await self.client.run(flow)
+        flow = self._closed(tool, call_id, lambda: self._check(tool, args, call_id, run_id, secret_if_any(subject_token), request_id))
+        return await self._arun(flow)
 
     def peek(
         self,
@@ -120,7 +118,7 @@ class Guard:
         """
         if not isinstance(self.client, Client):
             raise Denied("the guard has an AsyncClient: await apeek()", code="guard_failed")
-        return self.client.run(self._closed(tool, call_id, lambda: self._peek(tool, args, call_id, run_id, _secret(subject_token))))
+        return self.client.run(self._closed(tool, call_id, lambda: self._peek(tool, args, call_id, run_id, secret_if_any(subject_token))))
 
     async def apeek(
         self,
@@ -132,10 +130,8 @@ class Guard:
         subject_token: str | AccessToken | None = None,
     ) -> ApprovalRequest | None:
         """The same for asyncio. With a Client it waits in a thread."""
-        flow = self._closed(tool, call_id, lambda: self._peek(tool, args, call_id, run_id, _secret(subject_token)))
-        if isinstance(self.client, Client):
-            return await asyncio.to_thread(self.client.run, flow)
-        return await self.client.run(flow)
+        flow = self._closed(tool, call_id, lambda: self._peek(tool, args, call_id, run_id, secret_if_any(subject_token)))
+        return await self._arun(flow)
 
     def visible(self, names: Iterable[str]) -> list[str]:
         """Those of the tools that the agent could come to use, at once, depending on the call, or once somebody approves."""
@@ -145,9 +141,12 @@ class Guard:
 
     async def avisible(self, names: Iterable[str]) -> list[str]:
         """The same for asyncio."""
+        return await self._arun(self._visible(list(names)))
+
+    async def _arun(self, flow: Flow[T]) -> T:
         if isinstance(self.client, Client):
-            return await asyncio.to_thread(self.visible, list(names))
-        return await self.client.run(self._visible(list(names)))
+            return await asyncio.to_thread(self.client.run, flow)
+        return await self.client.run(flow)
 
     def _visible(self, names: Sequence[str]) -> Flow[list[str]]:
         mapped = [name for name in names if name in self.tools]
@@ -296,10 +295,6 @@ def _is_for(token: AccessToken, operation: Operation) -> bool:
         and said.get("resource") == operation.resource
         and same(said.get("parameters") or {}, operation.parameters or {})
     )
-
-
-def _secret(token: str | AccessToken | None) -> Secret | None:
-    return None if token is None else secret_of(token)
 
 
 def _approved(decision: Decision | None) -> str | None:

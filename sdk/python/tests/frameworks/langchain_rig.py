@@ -11,11 +11,12 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from authorities import PAYMENT, TOOLS, Authority
+from authorities import PAYMENT, TOOLS, Authority, done
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.language_models import BaseChatModel
@@ -28,7 +29,7 @@ from langgraph.prebuilt import ToolNode
 
 from countersign import Operation
 from countersign.canonical import idempotency_key
-from countersign.guard import Guard, current_permit
+from countersign.guard import Guard
 from countersign.langchain import CountersignMiddleware, guard_tool_call, pending_approvals, resume_command
 
 THREAD: Any = {"configurable": {"thread_id": "t1"}}
@@ -64,11 +65,7 @@ class Scripted(BaseChatModel):
 def tools_of(ran: Path) -> list[Any]:
     """The tools of the tests. What they do is a line in a file, which outlives the process."""
 
-    def did(what: str) -> str:
-        permit = current_permit()
-        with ran.open("a", encoding="utf-8") as file:
-            file.write(f"{what} {permit is not None and permit.operation.capability}\n")
-        return f"ok: {what}"
+    did = partial(done, ran)
 
     @tool
     def read_invoice(number: str) -> str:

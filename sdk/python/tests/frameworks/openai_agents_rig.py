@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import pytest
 from agents import Agent, RunConfig, Runner, RunState, ToolExecutionConfig, function_tool
 from agents.items import ToolCallOutputItem
 from agents.testing import ScriptedModel, assistant_message, function_call
-from authorities import PAYMENT, TOOLS, Authority
+from authorities import PAYMENT, TOOLS, Authority, done
 
-from countersign.guard import Denied, Guard, current_permit
+from countersign.guard import Denied, Guard
 from countersign.openai_agents import guard_agent, settle
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "frameworks" / "openai-agents" / "agent.py"
@@ -34,11 +35,7 @@ def call(name: str, args: dict[str, Any] | None = None, call_id: str = "c1") -> 
 def tools_of(ran: Path) -> list[Any]:
     """The tools of the tests. What they do is a line in a file, which outlives the process."""
 
-    def did(what: str) -> str:
-        permit = current_permit()
-        with ran.open("a", encoding="utf-8") as file:
-            file.write(f"{what} {permit is not None and permit.operation.capability}\n")
-        return f"ok: {what}"
+    did = partial(done, ran)
 
     @function_tool
     def read_invoice(number: str) -> str:
