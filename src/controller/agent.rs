@@ -151,10 +151,10 @@ impl Controller {
             return false;
         }
         let mut status = AgentStatus { revocation_epoch: agent.epoch, ..AgentStatus::default() };
-        for (kind, is_so) in [(CONDITION_ADMITTED, true), (CONDITION_SUSPENDED, agent.suspended)] {
-            let (status_of, now) = (if is_so { "True" } else { "False" }, Time(self.clock.now()));
-            status.conditions.push(condition(&[], kind, status_of, "", ADMITTED, agent.generation, now));
-        }
+        // Of the conditions before, two count for what they should be: that it was admitted, and that a suspension was counted.
+        let holds = |kind| condition(&[], kind, "True", "", ADMITTED, agent.generation, Time(self.clock.now()));
+        status.conditions.push(holds(CONDITION_ADMITTED));
+        status.conditions.extend(agent.suspended.then(|| holds(CONDITION_SUSPENDED)));
         agent.told.is_some() && agent.told == Told::of(&self.desired(&status, agent, &Judgement::Kept, resolved))
     }
 
