@@ -150,7 +150,7 @@ pub enum Finding {
         /// The one that it names.
         successor: LogId,
     },
-    /// A log was taken over by another and is not marked as ended.
+    /// A log was taken over by another, and its row does not name that one.
     NotSealed {
         /// The log that ended.
         log: LogId,
@@ -252,7 +252,7 @@ impl fmt::Display for Finding {
                 write!(f, "{log}: its row says that log {successor} took over from it, and no record there does")
             }
             Self::NotSealed { log, successor } => {
-                write!(f, "{log}: log {successor} took over from it, and its row does not say that it has ended")
+                write!(f, "{log}: log {successor} took over from it, and its row does not say so")
             }
             Self::TwoHistories { log, size } => write!(
                 f,

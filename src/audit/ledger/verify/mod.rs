@@ -265,7 +265,7 @@ impl Verification {
                         (adoption.size, &adoption.root),
                         &witness,
                     ));
-                    if before.has_row && before.sealed_by.is_none() {
+                    if before.has_row && before.sealed_by.as_ref() != Some(&checked.log) {
                         found.push(Finding::NotSealed { log: before.log.clone(), successor: checked.log.clone() });
                     }
                 }

@@ -257,6 +257,14 @@ fn l5_an_end_or_a_log_that_was_removed_is_found() {
     database.checkpoints.drain(..2);
     let report = database.verify(&[]);
     assert!(report.to_string().contains("the first records of its successor"), "{report}");
+    // That it has one: its row names none, or itself as after a clean end.
+    for sealed_by in [None, Some(log(1).to_string())] {
+        let mut database = Database::usual();
+        database.logs[0].sealed_by = sealed_by;
+        let report = database.verify(&[]);
+        assert_eq!(report.verdict(), Verdict::Tampered, "{report}");
+        assert!(report.findings.contains(&Finding::NotSealed { log: log(1), successor: log(2) }), "{report}");
+    }
     // The end of the first, with everything in the database made to fit.
     let mut database = Database::usual();
     database.segments.remove(3);
