@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::cluster::Cluster;
 use super::error::{Context, Error, Result};
 
@@ -24,34 +26,48 @@ pub fn install_chart(cluster: &Cluster, helm_major: u8, set: &[(&str, &str)]) ->
     wait_until_admitting(cluster)
 }
 
-/// Waits until the API server takes Agents: for a second or two after a CRD and policies on it were created, it answers
-/// that it does not know the kind yet.
+/// Waits until the API server takes Agents, and stamps them if it is to: for a second or two after definitions and
+/// policies on them were created, it answers that it does not know the kind yet, or some of its policies do.
 fn wait_until_admitting(cluster: &Cluster) -> Result<()> {
+    let policy = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies/countersign-agents";
+    let is_stamped_by_it = cluster.kubectl().run(&["get", "--raw", policy]).is_ok();
+    // Where it is not, whoever creates one has to.
+    let annotations = if is_stamped_by_it { json!({}) } else { json!({ STAMP: "admin" }) };
+    let sample = json!({
+        "apiVersion": "countersign.dev/v1alpha1",
+        "kind": "Agent",
+        "metadata": { "name": "sample", "annotations": annotations },
+        "spec": { "owner": "admin", "identity": { "serviceAccounts": [{ "name": "sample" }] }, "capabilities": [{ "name": "a" }] },
+    });
+    let create = ["create", "--dry-run=server", "--namespace=default", "--output=json", "--filename=-"];
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        match cluster.kubectl().run_with_input(&["apply", "--dry-run=server", "--namespace=default", "-f", "-"], SAMPLE) {
-            Err(failure) if Instant::now() < deadline && is_passing(&failure.stderr) => {
-                std::thread::sleep(Duration::from_millis(200));
+        match cluster.kubectl().run_with_input(&create, &sample.to_string()) {
+            Ok(answer) if answer.contains(STAMP) => return Ok(()),
+            Err(failure) if !is_passing(&failure.stderr) => return Err(failure.into()),
+            answer if Instant::now() > deadline => {
+                return Err(Error::new(format!("the API server does not take Agents as the chart says: {answer:?}")));
             }
-            outcome => return Ok(outcome.map(drop)?),
+            _ => std::thread::sleep(Duration::from_millis(200)),
         }
     }
 }
 
+/// The annotation that says who changed an object.
+const STAMP: &str = "countersign.dev/changed-by";
+
 /// Whether the API server will know better in a moment.
 fn is_passing(stderr: &str) -> bool {
-    ["ServiceUnavailable", "no matches for kind", "could not find the requested resource", "not yet ready"]
-        .iter()
-        .any(|sign| stderr.contains(sign))
+    [
+        "ServiceUnavailable",
+        "no matches for kind",
+        "could not find the requested resource",
+        "not yet ready",
+        "There can be a delay",
+    ]
+    .iter()
+    .any(|sign| stderr.contains(sign))
 }
-
-/// An Agent that an administrator may create. It carries the stamp that clusters without MutatingAdmissionPolicy ask for.
-const SAMPLE: &str = r#"{
-    "apiVersion": "countersign.dev/v1alpha1",
-    "kind": "Agent",
-    "metadata": { "name": "sample", "annotations": { "countersign.dev/changed-by": "admin" } },
-    "spec": { "owner": "admin", "identity": { "serviceAccounts": [{ "name": "sample" }] }, "capabilities": [{ "name": "a" }] }
-}"#;
 
 /// Runs helm on a cluster. The namespace of the chart is created where that is asked for, not by itself.
 pub fn helm_on(cluster: &Cluster, helm_major: u8, arguments: &[&str]) -> Result<String> {
