@@ -70,6 +70,10 @@ $(SDK_ADAPTERS:%=sdk-%): sdk-%:
 docs: tools build clients tests/docs/node_modules/.package-lock.json ## Build the manual, check its links and run its blocks
 	@docs/check.sh $(DEV)/docs "$(CACHE)/tools" $(BINARIES)
 
+.PHONY: fresh
+fresh: ## Follow the README and the quickstart in a fresh clone
+	@docs/fresh.sh $(DEV)/fresh
+
 .PHONY: image
 image: ## Make the image of the operator, with its SBOM, and check it
 	@image/image.sh $(DEV)/image

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Prints the runnable blocks of a page as one script for bash.
+"""Prints the runnable blocks of pages as one script for bash.
+
+    blocks.py PAGE...         the blocks behind a mark
+    blocks.py --all PAGE...   all blocks of shell, as a reader would copy them, and no checks
 
     <!-- run -->              the block of shell that follows is run
-    <!-- run: PATH -->        the same, if there is such a path
-    <!-- file: NAME -->       the block that follows is written to the file
     <!-- check: COMMAND -->   must succeed, after the block before
 
 Blocks without such a line before them are only read.
@@ -14,37 +15,23 @@ import re
 import shlex
 import sys
 
-MARK = re.compile(r"^<!-- (run|file|check)(?:: (.*?))? -->$")
+MARK = re.compile(r"^<!-- (run|check: (.*)) -->$")
 
 
-def script(page):
-    lines = enumerate(page.read_text().splitlines(), start=1)
-    yield "at=start"
+def script(page, is_all):
+    lines = enumerate(pathlib.Path(page).read_text().splitlines(), start=1)
     for number, line in lines:
-        mark = MARK.match(line)
-        if not mark:
-            continue
-        kind, argument = mark.groups()
-        yield f"at={shlex.quote(f'{page}:{number}')}"
-        if kind == "check":
-            yield argument
-            continue
-        block = list(fenced(lines, f"{page}:{number}"))
-        match kind, argument:
-            case "run", None:
-                yield from block
-            case "run", path:
-                yield f"if [ -e {shlex.quote(path)} ]; then"
-                yield from block
-                yield f"else echo {shlex.quote(f'not run: {page}:{number}, there is no {path}')} >&3; fi"
-            case "file", name:
-                yield f"cat >{shlex.quote(name)} <<'END_OF_FILE'"
-                yield from block
-                yield "END_OF_FILE"
+        here = f"at={shlex.quote(f'{page}:{number}')}"
+        mark = None if is_all else MARK.match(line)
+        if mark and mark[2]:
+            yield from (here, mark[2])
+        elif mark or (is_all and line == "```sh"):
+            yield here
+            yield from fenced(lines, f"{page}:{number}", is_open=not mark)
 
 
-def fenced(lines, place):
-    if not next(lines, (0, ""))[1].startswith("```"):
+def fenced(lines, place, is_open):
+    if not is_open and not next(lines, (0, ""))[1].startswith("```"):
         sys.exit(f"{place}: a block must follow")
     for _, line in lines:
         if line == "```":
@@ -54,4 +41,7 @@ def fenced(lines, place):
 
 
 if __name__ == "__main__":
-    print("\n".join(script(pathlib.Path(sys.argv[1]))))
+    is_all = sys.argv[1:2] == ["--all"]
+    pages = sys.argv[2:] if is_all else sys.argv[1:]
+    for page in pages:
+        print("\n".join(script(page, is_all)))
