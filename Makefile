@@ -151,7 +151,7 @@ lint-rust:
 lint-deps:
 	@if ! PATH="$(CACHE)/tools/bin:$$PATH" command -v cargo-deny >/dev/null && ! { \
 		echo 'installing cargo-deny, once per machine' >&2; \
-		cargo install --locked --root "$(CACHE)/tools" cargo-deny; }; then \
+		cargo install --debug --locked --root "$(CACHE)/tools" cargo-deny; }; then \
 		echo 'WARNING: dependencies are not checked, cargo-deny cannot be installed' >&2; \
 		exit 0; \
 	fi; \

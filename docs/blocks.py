@@ -5,6 +5,7 @@
     blocks.py --all PAGE...   all blocks of shell, as a reader would copy them, and no checks
 
     <!-- run -->              the block of shell that follows is run
+    <!-- setup: COMMAND -->   is run before the block that follows: what the page takes for granted (setup.sh)
     <!-- check: COMMAND -->   must succeed, after the block before
 
 Blocks without such a line before them are only read.
@@ -15,16 +16,18 @@ import re
 import shlex
 import sys
 
-MARK = re.compile(r"^<!-- (run|check: (.*)) -->$")
+MARK = re.compile(r"^<!-- (?:run|(?:setup|check): (.*)) -->$")
 
 
 def script(page, is_all):
+    if not is_all:
+        yield '. "$SETUP"'
     lines = enumerate(pathlib.Path(page).read_text().splitlines(), start=1)
     for number, line in lines:
         here = f"at={shlex.quote(f'{page}:{number}')}"
         mark = None if is_all else MARK.match(line)
-        if mark and mark[2]:
-            yield from (here, mark[2])
+        if mark and mark[1]:
+            yield from (here, mark[1])
         elif mark or (is_all and line == "```sh"):
             yield here
             yield from fenced(lines, f"{page}:{number}", is_open=not mark)

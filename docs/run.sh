@@ -16,6 +16,7 @@ shift 3
 started "$directory" "${programs[@]}"
 # shellcheck source=docs/follow.sh
 . "$root/docs/follow.sh"
+export SETUP=$root/docs/setup.sh # what the pages' marks name
 
 if [ "$#" -gt 0 ]; then pages=("$@"); else mapfile -t pages < <(cd "$root" && grep -lFx '<!-- run -->' docs/*.md); fi
 for page in "${pages[@]}"; do

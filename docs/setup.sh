@@ -1,0 +1,69 @@
+# shellcheck shell=bash
+# What pages of the manual take for granted before their blocks run: <!-- setup: FUNCTION --> names one of these.
+
+# shellcheck source=/dev/null # written by `up`
+. .dev/env
+
+# ready NAMESPACE AGENT EXAMPLE: a new Agent of an example, as if nothing had been done with it before.
+ready() {
+	kubectl delete agent "$2" --namespace="$1" --ignore-not-found
+	kubectl delete jit --all --namespace="$1"
+	kubectl apply -f "examples/$3"
+	kubectl wait --namespace="$1" --for=condition=Ready --timeout=30s "agent/$2"
+}
+
+# pod NAMESPACE ACCOUNT FILE: the token that the kubelet gives to a pod of it.
+pod() {
+	local uid
+	kubectl delete pod setup --namespace="$1" --ignore-not-found --force
+	uid=$(kubectl create -f - -o 'jsonpath={.metadata.uid}' <<-POD
+		apiVersion: v1
+		kind: Pod
+		metadata: {namespace: $1, name: setup}
+		spec: {serviceAccountName: $2, automountServiceAccountToken: false, containers: [{name: main, image: pause}]}
+	POD
+	)
+	kubectl create token "$2" --namespace="$1" --audience="$COUNTERSIGN_URL" --duration=1h \
+		--bound-object-kind=Pod --bound-object-name=setup --bound-object-uid="$uid" | tr -d '\n' >"$3"
+}
+
+# The agent of examples/payments in its pod, and the server that it pays at.
+payments() {
+	kubectl apply -f examples/payments/rbac.yaml -f examples/payments/catalogue.yaml
+	kubectl wait --for=condition=Ready --timeout=30s capability/payments.authorize
+	ready payments payments-bot payments/agent.yaml
+	pod payments payments-bot .dev/token
+	pod pay pay-server server.token
+	{ printf 'Authorization: Bearer ' && cat server.token; } >server.header
+}
+
+# The desk of examples/decisions in its pod, and its files as if they were those of a repository of policies.
+desk() {
+	kubectl apply -f examples/decisions/rbac.yaml -f examples/decisions/catalogue.yaml
+	kubectl wait --for=condition=Ready --timeout=30s capability/refund.issue
+	ready support desk decisions/agents.yaml
+	pod support desk token
+	mkdir policies
+	cp examples/decisions/agents.yaml examples/decisions/catalogue.yaml policies
+	cp -R examples/decisions/chain policies/chain
+}
+
+# Who registers agents over HTTP, with the rights of alice: the ServiceAccount ops/registrar.
+registrar() {
+	kubectl apply -f examples/quickstart/rbac.yaml
+	kubectl delete agent --all --namespace=research
+	kubectl create namespace ops --dry-run=client -o yaml | kubectl apply -f -
+	kubectl create serviceaccount registrar --namespace=ops --dry-run=client -o yaml | kubectl apply -f -
+	for role in quickstart-agent-author quickstart-capability-granter; do
+		kubectl create rolebinding "registrar-$role" --namespace=research --clusterrole="$role" --serviceaccount=ops:registrar \
+			--dry-run=client -o yaml | kubectl apply -f -
+	done
+	cp "$COUNTERSIGN_CA" ca.crt
+}
+
+# The request is there for people, who are Bob until everybody is meant again.
+waiting() {
+	until kubectl get jit --namespace=payments --field-selector=status.phase=Pending --output=name | grep .; do sleep 0.2; done
+	kubectl() { command kubectl --kubeconfig="$BOB_KUBECONFIG" "$@"; }
+}
+everybody() { unset -f kubectl; }
