@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { CountersignPlugin, pendingApprovals, resumeMessage } from '@countersign/sdk/adk'
 import { Tool } from '@countersign/sdk/guard'
 import { Script, WHO, run, runnerOf, said, toolsOf } from './adk-agent.mjs'
-import { DELETE, PAY, PAYMENT, READ, TOOLS, WIRE, benchOf } from './bench.mjs'
+import { DELETE, PAY, PAYMENT, READ, WIRE, benchOf } from './bench.mjs'
 
 async function worldOf(t, options = {}) {
   const bench = await benchOf(t, options)
@@ -35,7 +35,7 @@ test('adk_allow: a tool that is allowed runs, under its permit, and nobody is as
   const { authority, runner, ran } = await worldOf(t)
   assert.match(said(await run(runner(), READ)), /done/)
   assert.deepEqual(ran(), [{ tool: 'read_invoice', number: 'INV-7', permit: 'read_invoice' }])
-  assert.equal(authority.count('/oauth2/bc-authorize'), 0)
+  assert.equal(await authority.isAsked(), false)
 })
 
 test('adk_deny: a tool that is denied does not run, the model is told, the run goes on, and nobody is asked', async (t) => {
@@ -43,7 +43,7 @@ test('adk_deny: a tool that is denied does not run, the model is told, the run g
   assert.match(said(await run(runner(), DELETE)), /This is not allowed\. Nothing was done\./)
   assert.match(said(await run(runner(), WIRE)), /This tool may not be used/)
   assert.deepEqual(ran(), [])
-  assert.equal(authority.count('/oauth2/bc-authorize'), 0)
+  assert.equal(await authority.isAsked(), false)
 })
 
 test('adk_jit_approve: a call that needs approval pauses the run; once it is approved it runs, exactly once', async (t) => {
@@ -53,7 +53,7 @@ test('adk_jit_approve: a call that needs approval pauses the run; once it is app
   assert.deepEqual(ran(), [])
   // The model was not asked to go on without the tool's result.
   assert.equal(model.shown.length, 1)
-  authority.approve(id)
+  await authority.approve(id)
   assert.match(said(await run(runner(), resumeMessage(pendingApprovals(paused)))), /done/)
   assert.deepEqual(ran(), PAID)
   await run(runner(), resumeMessage(pendingApprovals(paused)))
@@ -63,7 +63,7 @@ test('adk_jit_approve: a call that needs approval pauses the run; once it is app
 test('adk_jit_deny: a call that a person denies does not run, and the model is told', async (t) => {
   const { authority, runner, ran } = await worldOf(t)
   const paused = await run(runner(), PAY)
-  authority.denyRequest(pausedFor(paused))
+  await authority.deny(pausedFor(paused))
   assert.match(said(await run(runner(), resumeMessage(pendingApprovals(paused)))), /A person was asked and said no/)
   assert.deepEqual(ran(), [])
 })
@@ -76,7 +76,7 @@ test('adk_restart_mid_wait: a run that was paused goes on in another process aft
   // Woken before anybody has decided, it waits on.
   assert.deepEqual((await life(t, './adk-agent.mjs', 'resume').line()).waiting, [id])
   assert.deepEqual(ran(), [])
-  authority.approve(id)
+  await authority.approve(id)
   assert.match((await life(t, './adk-agent.mjs', 'resume').line()).said, /done/)
   assert.deepEqual(ran(), PAID)
 })
@@ -84,7 +84,7 @@ test('adk_restart_mid_wait: a run that was paused goes on in another process aft
 test('adk_backend_down: while the authority is away no tool runs, also none that was approved; the model is told', async (t) => {
   const { authority, runner, model, ran } = await worldOf(t)
   const paused = await run(runner(), PAY)
-  authority.approve(pausedFor(paused))
+  await authority.approve(pausedFor(paused))
   await authority.down()
   assert.match(said(await run(runner(), resumeMessage(pendingApprovals(paused)))), /It cannot be checked now/)
   assert.match(said(await run(runner(), READ)), /It cannot be checked now/)
@@ -107,12 +107,11 @@ test('adk_hook_raises: whatever throws in the guard or in the plugin, no tool ru
 })
 
 test('adk_arguments_changed: arguments that a callback of an agent changes after the check are refused', async (t) => {
-  const { authority, runner, ran } = await worldOf(t, { tools: { ...TOOLS, read_invoice: 'invoice.read' } })
-  authority.allow('invoice.read')
+  const { authority, runner, ran } = await worldOf(t)
   const beforeToolCallback = ({ args }) => { Object.assign(args, { number: 'INV-8', amount: 900_000 }) }
   assert.match(said(await run(runner({ beforeToolCallback }), READ)), /This call is not the one that was approved/)
   const paused = await run(runner(), PAY)
-  authority.approve(pausedFor(paused))
+  await authority.approve(pausedFor(paused))
   assert.match(said(await run(runner({ beforeToolCallback }), resumeMessage(pendingApprovals(paused)))), /This call is not the one that was approved/)
   assert.deepEqual(ran(), [])
 })
@@ -122,7 +121,7 @@ test('adk_arguments_changed_in_the_store: arguments that somebody changes in the
   const first = life(t, './adk-agent.mjs', 'start', PAY)
   const [id] = (await first.line()).waiting
   await first.kill()
-  authority.approve(id)
+  await authority.approve(id)
   const file = join(directory, 'session.json')
   writeFileSync(file, readFileSync(file, 'utf8').replaceAll('500', '900000'))
   assert.match((await life(t, './adk-agent.mjs', 'resume').line()).said, /This call is not the one that was approved/)
@@ -130,9 +129,9 @@ test('adk_arguments_changed_in_the_store: arguments that somebody changes in the
 })
 
 test('adk_approval_expired: an approval that has expired is told to the model', async (t) => {
-  const { authority, runner, ran } = await worldOf(t)
+  const { authority, runner, ran } = await worldOf(t, { standsFor: 8 })
   const paused = await run(runner(), PAY)
-  authority.expire(pausedFor(paused))
+  await authority.expired(pausedFor(paused))
   assert.match(said(await run(runner(), resumeMessage(pendingApprovals(paused)))), /Nobody approved this in time/)
   assert.deepEqual(ran(), [])
 })
@@ -146,9 +145,9 @@ test('adk_wake_up: what the framework was answered approves nothing, and asks fo
     assert.equal(pausedFor(events), id)
   }
   assert.deepEqual(ran(), [])
-  assert.equal(authority.pending().length, 1)
+  assert.equal((await authority.waiting()).length, 1)
   assert.equal(model.shown.length, 1)
-  authority.approve(id)
+  await authority.approve(id)
   // Who looks too often is told to slow down, and looks again later.
   while (pendingApprovals(events).length > 0) events = await run(runner(), resumeMessage(pendingApprovals(events)))
   assert.deepEqual(ran(), PAID)
@@ -157,7 +156,7 @@ test('adk_wake_up: what the framework was answered approves nothing, and asks fo
 test('adk_not_confirmed: a call that is not confirmed does not run although it is approved', async (t) => {
   const { authority, runner, ran } = await worldOf(t)
   const paused = await run(runner(), PAY)
-  authority.approve(pausedFor(paused))
+  await authority.approve(pausedFor(paused))
   const no = resumeMessage(pendingApprovals(paused))
   no.parts[0].functionResponse.response = { confirmed: false }
   assert.match(said(await run(runner(), no)), /This was not confirmed/)
@@ -167,8 +166,7 @@ test('adk_not_confirmed: a call that is not confirmed does not run although it i
 test('adk_wait: in the mode wait a call waits for a person', async (t) => {
   const { authority, runner, ran } = await worldOf(t, { mode: 'wait' })
   const running = run(runner(), PAY)
-  while (authority.pending().length === 0) await new Promise((resolve) => setTimeout(resolve, 20))
-  authority.approve(authority.pending()[0].id)
+  await authority.approve(await authority.oneWaiting())
   assert.match(said(await running), /done/)
   assert.deepEqual(ran(), PAID)
 })
@@ -187,8 +185,8 @@ test('adk_parallel: the calls of one turn are asked about each for itself', asyn
   const waiting = pendingApprovals(await run(runner(), [PAY, other, READ, DELETE].join('\n')))
   assert.equal(new Set(waiting.map(({ request }) => request.id)).size, 2)
   assert.deepEqual(ran().map(({ tool }) => tool), ['read_invoice'])
-  authority.approve(waiting[0].request.id)
-  authority.denyRequest(waiting[1].request.id)
+  await authority.approve(waiting[0].request.id)
+  await authority.deny(waiting[1].request.id)
   await run(runner(), resumeMessage(waiting))
   assert.deepEqual(ran().filter(({ tool }) => tool === 'pay_invoice').map(({ amount }) => amount), [500])
 })
@@ -209,5 +207,5 @@ test('adk_session_of_another: the same words in another session are another call
     const runner = runnerOf({ guard, journal, sessionService })
     for await (const _ of runner.runAsync({ userId: 'ana', sessionId, newMessage: { role: 'user', parts: [{ text: `c-7: ${PAY}` }] } })) { /* it pauses */ }
   }
-  assert.equal(authority.pending().length, 2)
+  assert.equal((await authority.waiting()).length, 2)
 })

@@ -2,12 +2,15 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Client } from '@countersign/sdk'
 import { Guard, Tool, currentPermit } from '@countersign/sdk/guard'
-import { authorityOf, clientOf, directoryOf } from '../support.mjs'
+import { directoryOf } from '../support.mjs'
+
+/** Also the real operator: the path of a module that does the same. */
+const { authorityOf } = await import(process.env.COUNTERSIGN_TEST_AUTHORITY ?? './authority.mjs')
 
 /** What each tool needs. `wire_money` is in no map. */
 export const TOOLS = {
@@ -34,14 +37,12 @@ export function doing(journal) {
   }
 }
 
-/** An authority and an agent of it, which end with the test. */
+/** An authority and an agent of it, which end with the test. `standsFor` says how long a request stands, in seconds. */
 export async function benchOf(t, options = {}) {
   const authority = await authorityOf(t)
-  authority.allow('invoice.read', { resource: 'invoice:INV-*' })
-  authority.requireApproval('payments.authorize', { resource: 'invoice:INV-*' })
   const directory = directoryOf(t)
   const journal = join(directory, 'journal')
-  const client = clientOf(t, authority, { maxRetries: 0 })
+  const client = clientOf(t, authority, options)
   return {
     authority,
     directory,
@@ -52,11 +53,18 @@ export async function benchOf(t, options = {}) {
   }
 }
 
+function clientOf(t, authority, { standsFor }) {
+  const client = new Client({ env: authority.environment, timeout: 20, maxRetries: 0 })
+  t.after(() => client.close())
+  if (standsFor === undefined) return client
+  const ask = client.requestApproval.bind(client)
+  client.requestApproval = (operation, options) => ask(operation, { ...options, expiresIn: standsFor })
+  return client
+}
+
 /** One life of an agent in a process of its own: `line()` is what it says. */
 function life(t, authority, directory, script, command, words) {
-  const token = join(directory, 'token')
-  writeFileSync(token, authority.serviceAccountToken(), { mode: 0o600 })
-  const env = { ...process.env, COUNTERSIGN_URL: authority.url, COUNTERSIGN_TOKEN_FILE: token, COUNTERSIGN_CLOUD: 'none' }
+  const env = { ...process.env, ...authority.environment }
   const child = spawn(process.execPath, [fileURLToPath(new URL(script, import.meta.url)), directory, command, words], { env, stdio: ['ignore', 'pipe', 'inherit'] })
   t.after(() => child.kill('SIGKILL'))
   const ended = once(child, 'exit')

@@ -17,7 +17,7 @@ async function worldOf(t, options = {}) {
 
 function pausedFor(authority, result) {
   assert.equal(result.interruptions.length, 1)
-  return authority.pending()[0].id
+  return authority.oneWaiting()
 }
 
 const PAID = [{ tool: 'pay_invoice', ...PAYMENT, permit: 'pay_invoice' }]
@@ -32,7 +32,7 @@ test('openai_agents_allow: a tool that is allowed runs, under its permit, and no
   const { authority, say, ran } = await worldOf(t)
   assert.match((await say(READ)).finalOutput, /done/)
   assert.deepEqual(ran(), [{ tool: 'read_invoice', number: 'INV-7', permit: 'read_invoice' }])
-  assert.equal(authority.count('/oauth2/bc-authorize'), 0)
+  assert.equal(await authority.isAsked(), false)
 })
 
 test('openai_agents_deny: a call that is denied does not run, the model is told, the run goes on, and nobody is asked', async (t) => {
@@ -41,7 +41,7 @@ test('openai_agents_deny: a call that is denied does not run, the model is told,
   assert.match(result.finalOutput, /This is not allowed\. Nothing was done\./)
   assert.equal(result.interruptions.length, 0)
   assert.deepEqual(ran(), [])
-  assert.equal(authority.count('/oauth2/bc-authorize'), 0)
+  assert.equal(await authority.isAsked(), false)
 })
 
 test('openai_agents_hidden: a tool that is not shown cannot be called', async (t) => {
@@ -53,9 +53,9 @@ test('openai_agents_hidden: a tool that is not shown cannot be called', async (t
 test('openai_agents_jit_approve: a call that needs approval interrupts the run; once it is approved it runs, exactly once', async (t) => {
   const { authority, say, resume, ran } = await worldOf(t)
   const paused = await say(PAY)
-  const id = pausedFor(authority, paused)
+  const id = await pausedFor(authority, paused)
   assert.deepEqual(ran(), [])
-  authority.approve(id)
+  await authority.approve(id)
   assert.match((await resume(paused)).finalOutput, /done/)
   assert.deepEqual(ran(), PAID)
 })
@@ -63,7 +63,7 @@ test('openai_agents_jit_approve: a call that needs approval interrupts the run; 
 test('openai_agents_jit_deny: a call that a person denies does not run, and the model is told', async (t) => {
   const { authority, say, resume, ran } = await worldOf(t)
   const paused = await say(PAY)
-  authority.denyRequest(pausedFor(authority, paused))
+  await authority.deny(await pausedFor(authority, paused))
   assert.match((await resume(paused)).finalOutput, /A person was asked and said no/)
   assert.deepEqual(ran(), [])
 })
@@ -73,7 +73,7 @@ test('openai_agents_restart_mid_wait: a run that was interrupted goes on in anot
   const first = life(t, './openai-agent.mjs', 'start', `c-7: ${PAY}`)
   assert.equal((await first.line()).waiting, 1)
   await first.kill()
-  authority.approve(authority.pending()[0].id)
+  await authority.approve(await authority.oneWaiting())
   assert.match((await life(t, './openai-agent.mjs', 'resume').line()).said, /done/)
   assert.deepEqual(ran(), PAID)
 })
@@ -81,10 +81,10 @@ test('openai_agents_restart_mid_wait: a run that was interrupted goes on in anot
 test('openai_agents_killed_while_it_waits: a call that waits is the same call in another process', async (t) => {
   const { authority, life, ran } = await worldOf(t)
   const first = life(t, './openai-agent.mjs', 'wait', `c-7: ${PAY}`)
-  while (authority.pending().length === 0) await new Promise((resolve) => setTimeout(resolve, 20))
+  const id = await authority.oneWaiting()
   await first.kill()
   const second = life(t, './openai-agent.mjs', 'wait', `c-7: ${PAY}`)
-  authority.approve(authority.pending()[0].id)
+  await authority.approve(id)
   assert.match((await second.line()).said, /done/)
   assert.deepEqual(ran(), PAID)
 })
@@ -92,7 +92,7 @@ test('openai_agents_killed_while_it_waits: a call that waits is the same call in
 test('openai_agents_backend_down: while the authority is away no tool runs, also none that was approved; the model is told', async (t) => {
   const { authority, model, say, resume, ran } = await worldOf(t)
   const paused = await say(PAY)
-  authority.approve(pausedFor(authority, paused))
+  await authority.approve(await pausedFor(authority, paused))
   await authority.down()
   assert.match((await resume(paused)).finalOutput, /It cannot be checked now/)
   assert.match((await say(READ)).finalOutput, /It cannot be checked now/)
@@ -105,8 +105,7 @@ test('openai_agents_hook_raises: whatever throws in the guard or in the adapter,
   const mapped = await worldOf(t, { tools: { read_invoice: new Tool('invoice.read', { resource: throwing }) } })
   const token = await worldOf(t, { agent: () => ({ options: { subjectToken: throwing } }) })
   const runId = await worldOf(t, { agent: () => ({ options: { runId: throwing } }) })
-  for (const { authority, say, ran } of [mapped, token, runId]) {
-    authority.allow('invoice.read')
+  for (const { say, ran } of [mapped, token, runId]) {
     const { finalOutput } = await say(READ)
     assert.match(finalOutput, /It cannot be checked whether this is allowed/)
     assert.doesNotMatch(finalOutput, /secret words/)
@@ -119,7 +118,7 @@ test('openai_agents_arguments_changed: arguments that are changed in the stored 
   const first = life(t, './openai-agent.mjs', 'start', `c-7: ${PAY}`)
   await first.line()
   await first.kill()
-  authority.approve(authority.pending()[0].id)
+  await authority.approve(await authority.oneWaiting())
   const file = join(directory, 'state')
   writeFileSync(file, readFileSync(file, 'utf8').replaceAll('500', '900000'))
   const { said } = await life(t, './openai-agent.mjs', 'resume').line()
@@ -132,16 +131,16 @@ test('openai_agents_guardrail_that_changes: arguments that another guardrail cha
   const meddling = { name: 'meddling', run: ({ toolCall }) => { seen += 1; toolCall.arguments = toolCall.arguments.replace('500', '900000'); return Promise.resolve({ behavior: { type: 'allow' } }) } }
   const { authority, say, resume, ran } = await worldOf(t, { agent: ({ journal }) => ({ tools: toolsOf(journal, { inputGuardrails: [meddling] }) }) })
   const paused = await say(PAY)
-  authority.approve(pausedFor(authority, paused))
+  await authority.approve(await pausedFor(authority, paused))
   await resume(paused)
   assert.ok(seen > 0)
   assert.deepEqual(ran().filter(({ amount }) => amount !== 500), [])
 })
 
 test('openai_agents_approval_expired: an approval that has expired is told to the model', async (t) => {
-  const { authority, say, resume, ran } = await worldOf(t)
+  const { authority, say, resume, ran } = await worldOf(t, { standsFor: 8 })
   const paused = await say(PAY)
-  authority.expire(pausedFor(authority, paused))
+  await authority.expired(await pausedFor(authority, paused))
   assert.match((await resume(paused)).finalOutput, /Nobody approved this in time/)
   assert.deepEqual(ran(), [])
 })
@@ -149,7 +148,7 @@ test('openai_agents_approval_expired: an approval that has expired is told to th
 test('openai_agents_wake_up: what the SDK was told approves nothing', async (t) => {
   const { authority, say, resume, ran } = await worldOf(t)
   const paused = await say(PAY)
-  pausedFor(authority, paused)
+  await pausedFor(authority, paused)
   assert.match((await resume(paused)).finalOutput, /A person must approve this first/)
   assert.deepEqual(ran(), [])
 })
@@ -157,7 +156,7 @@ test('openai_agents_wake_up: what the SDK was told approves nothing', async (t) 
 test('openai_agents_rejected: a call that the SDK was told to reject does not run although it is approved', async (t) => {
   const { authority, agent, say, ran } = await worldOf(t)
   const paused = await say(PAY)
-  authority.approve(pausedFor(authority, paused))
+  await authority.approve(await pausedFor(authority, paused))
   for (const item of paused.state.getInterruptions()) paused.state.reject(item)
   await run(agent, paused.state)
   assert.deepEqual(ran(), [])
@@ -167,7 +166,7 @@ test('openai_agents_twice: a stored run that is resumed twice runs its call once
   const { authority, agent, say, ran } = await worldOf(t)
   const paused = await say(PAY)
   const kept = paused.state.toString()
-  authority.approve(pausedFor(authority, paused))
+  await authority.approve(await pausedFor(authority, paused))
   for (let times = 0; times < 2; times += 1) await run(agent, wake(await RunState.fromString(agent, kept)))
   assert.deepEqual(ran(), PAID)
 })
@@ -177,17 +176,16 @@ test('openai_agents_always: an approval that the SDK was told is for always is f
   const other = `pay_invoice ${JSON.stringify({ ...PAYMENT, amount: 1 })}`
   const paused = await say([PAY, other].join('\n'))
   assert.equal(paused.interruptions.length, 2)
-  authority.approve(authority.pending().find(({ operation }) => operation.parameters.amount === 500).id)
+  await authority.approve(await authority.oneWaiting())
   for (const item of paused.state.getInterruptions()) paused.state.approve(item, { alwaysApprove: true })
   await run(agent, paused.state)
-  assert.deepEqual(ran(), PAID)
+  assert.equal(ran().length, 1)
 })
 
 test('openai_agents_wait: in the mode wait a call waits for a person', async (t) => {
   const { authority, say, ran } = await worldOf(t, { mode: 'wait' })
   const running = say(PAY)
-  while (authority.pending().length === 0) await new Promise((resolve) => setTimeout(resolve, 20))
-  authority.approve(authority.pending()[0].id)
+  await authority.approve(await authority.oneWaiting())
   assert.match((await running).finalOutput, /done/)
   assert.deepEqual(ran(), PAID)
 })
