@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Prints which test shows what of each framework, and fails if one is missing: framework by cell, as a table in Markdown.
 
-A cell is a test whose name begins with it: `test_agno_deny`, `test_agno_deny_...` in Python, and `'adk_deny: ...'` in Node.js. Those in
-Python run twice, on the authority for tests and on a real operator.
+A cell is a test whose name begins with it: `test_agno_deny`, `test_agno_deny_...` in Python, and `'adk_deny: ...'` in Node.js. Each runs
+twice, on the authority for tests and on a real operator.
 """
 
 import re

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of the Python SDK, and of its adapters with the real frameworks, against a real operator, on a control plane of its own,
-# which is stopped however this ends. With arguments it runs those tests alone.
+# Runs the tests of the Python SDK, of its adapters with the real frameworks, and of those of the Node.js SDK, against a real operator, on a
+# control plane of its own, which is stopped however this ends. With arguments it runs those tests in Python alone.
 #
 #   run.sh DEV COUNTERSIGN [ARGUMENTS OF PYTEST]
 #
@@ -26,6 +26,7 @@ if [ $# = 0 ] && [ -z "${COUNTERSIGN_SDK_PYTHON:-}" ]; then
 		[ "$framework" = dev ] || adapters[$framework]=$("$root/sdk/python/check-framework.sh" "$framework" --python)
 	done
 fi
+[ $# != 0 ] || "$root/sdk/node/check.sh" --built
 
 # shellcheck source=tests/dev/started.sh
 . "$root/tests/dev/started.sh"
@@ -34,15 +35,18 @@ started "$directory" "$dev" "$binary"
 . "$directory/env"
 cd "$root/tests/sdk"
 "$python" -m pytest "$@"
-[ "${#adapters[@]}" = 0 ] && exit
+[ $# = 0 ] || exit 0
 # What must hold of every framework; whatever else its tests show, they show on the authority for tests.
 cells='registry or allow or deny or jit or restart_mid_wait or backend_down or hook_raises or arguments or expired or example'
 export cells
 # Two at a time: they wait for processes and for the operator more than they work. What each says comes when it has ended.
 # shellcheck disable=SC2016 # the arguments are those of the inner shell
 for framework in "${!adapters[@]}"; do printf '%s\0' "$framework" "${adapters[$framework]}"; done |
-	xargs --null --max-args=2 --max-procs=2 bash -c '
+	xargs --null --no-run-if-empty --max-args=2 --max-procs=2 bash -c '
 		said=$("$1" -m pytest -k "$cells" "test_${0//-/_}.py" 2>&1) && status=0 || status=$?
 		printf "%s\n%s\n" "$0" "$said"
 		exit "$status"
 	'
+# The adapters for Node.js: the tests that the authority for tests has. They too wait more than they work.
+export COUNTERSIGN_TEST_AUTHORITY=$root/tests/sdk/node/operator.mjs
+node --test --test-concurrency=3 --test-reporter=spec "$root"/sdk/node/test/frameworks/*.test.mjs
