@@ -5,7 +5,8 @@
 #   run.sh DEV COUNTERSIGN [ARGUMENTS OF PYTEST]
 #
 # DEV and COUNTERSIGN are what `make build` compiles: target/debug/examples/dev and target/debug/countersign.
-# COUNTERSIGN_SDK_DIRECTORY says where the state is kept, COUNTERSIGN_SDK_PYTHON with which interpreter the tests run.
+# COUNTERSIGN_SDK_DIRECTORY says where the state is kept, COUNTERSIGN_SDK_PYTHON with which interpreter the tests run; the adapters in Python,
+# each of which needs one of its own, are then left out.
 set -euo pipefail
 if [ $# -lt 2 ]; then
 	echo "usage: $0 DEV COUNTERSIGN [ARGUMENTS OF PYTEST]" >&2
