@@ -1,0 +1,62 @@
+// An agent of the OpenAI Agents SDK that reads an invoice, and pays it once a person has approved that. README.md says how to run it.
+
+import { createInterface } from 'node:readline/promises'
+import { Client } from '@countersign/sdk'
+import { Guard, Tool } from '@countersign/sdk/guard'
+import { guardAgent } from '@countersign/sdk/openai-agents'
+import { Agent, RunState, run, setTracingDisabled, tool } from '@openai/agents'
+import { ScriptedModel, assistantMessage, functionCall } from '@openai/agents/testing'
+import { z } from 'zod'
+
+const readInvoice = tool({
+  name: 'read_invoice',
+  description: 'Reads an invoice.',
+  parameters: z.object({ number: z.string() }),
+  execute: ({ number }) => `${number}: 500 EUR, due today`,
+})
+
+const payInvoice = tool({
+  name: 'pay_invoice',
+  description: 'Pays an invoice.',
+  parameters: z.object({ number: z.string(), amount: z.number().int(), currency: z.string() }),
+  execute: ({ number, amount, currency }) => `${number} is paid: ${amount} ${currency}`,
+})
+
+/** Stands for a model, so that this runs without one: it says what is written here. */
+const SCRIPT = [
+  [functionCall('read_invoice', { number: 'INV-7' }, { callId: 'call-1' })],
+  [functionCall('pay_invoice', { number: 'INV-7', amount: 500, currency: 'EUR' }, { callId: 'call-2' })],
+  [assistantMessage('Done.')],
+]
+
+setTracingDisabled(true)
+const model = new ScriptedModel(SCRIPT)
+const tools = [readInvoice, payInvoice]
+const terminal = createInterface({ input: process.stdin, output: process.stdout })
+const client = new Client()
+// ANCHOR: guard
+const guard = new Guard(
+  client,
+  {
+    read_invoice: new Tool('invoice.read', { resource: 'invoice:{number}', parameters: null }),
+    pay_invoice: new Tool('payments.authorize', { resource: 'invoice:{number}', parameters: ['amount', 'currency'] }),
+  },
+  { mode: 'interrupt' },
+)
+const agent = guardAgent(new Agent({ name: 'Payments Bot', model, tools }), guard)
+// ANCHOR_END: guard
+// ANCHOR: resume
+let result = await run(agent, 'Pay invoice INV-7.')
+while (result.interruptions.length > 0) {
+  const kept = result.state.toString() // to be kept, and gone on with in this process or another
+  for (const item of result.interruptions) console.log(`${item.name} ${item.arguments} waits for somebody to approve it`)
+  await terminal.question('Press Enter once somebody has decided. ') // or wait for the notification
+  const state = await RunState.fromString(agent, kept)
+  for (const item of state.getInterruptions()) state.approve(item)
+  result = await run(agent, state)
+}
+// ANCHOR_END: resume
+for (const item of result.newItems) if (item.type === 'tool_call_output_item') console.log(`tool: ${item.output}`)
+console.log(result.finalOutput)
+terminal.close()
+client.close()
