@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of the Python SDK, of its adapters with the real frameworks, and of those of the Node.js SDK, against a real operator, on a
-# control plane of its own, which is stopped however this ends. With arguments it runs those tests in Python alone.
+# Runs the tests of the Python SDK, of its adapters with the real frameworks, and of those of the Node.js SDK with their examples, against a real
+# operator, on a control plane of its own, which is stopped however this ends. With arguments it runs those tests in Python alone.
 #
 #   run.sh DEV COUNTERSIGN [ARGUMENTS OF PYTEST]
 #
