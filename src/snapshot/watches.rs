@@ -24,6 +24,10 @@ use uuid::Uuid;
 
 /// How long the API server keeps a watch open. Each opening proves that the view is current.
 const WATCH_SECONDS: u32 = 4;
+/// How many objects a list brings at once. A page is in memory three times while it is read: as bytes, as text, and as objects.
+const PAGE: u32 = 100;
+/// The same for Pods and ServiceAccounts, which come without their contents, by the hundred thousand.
+const PAGE_OF_NAMES: u32 = 500;
 /// Pause after a failed watch or list. Short, because nothing is issued meanwhile.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -359,7 +363,8 @@ where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let freshness = &snapshot.freshness;
-    follow(api, source.as_str(), |event| {
+    let page = if matches!(source, Source::Pods | Source::ServiceAccounts) { PAGE_OF_NAMES } else { PAGE };
+    follow_with(api, watcher::Config::default().page_size(page), source.as_str(), |event| {
         let is_complete = matches!(event, Event::InitDone);
         match event {
             Event::Init => freshness.listing(source),

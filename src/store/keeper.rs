@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// How many claims one statement takes.
@@ -110,8 +109,6 @@ impl Keeper {
                 question = self.inbox.questions.recv() => work.question = question,
                 () = sleep_until(self.due) => {}
             }
-            // Whoever has something to write and is ready comes along: what is written at once costs as much as one.
-            yield_now().await;
             self.inbox.complete(&mut work);
             if let Some(Order::End(reply)) = work.order {
                 break Some(reply);
