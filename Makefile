@@ -45,7 +45,7 @@ demo: tools build clients ## Run the examples from beginning to end
 .PHONY: test
 test: tools clients browser ## Run all tests, on a real Kubernetes API server
 	cargo test --locked -- --test-threads=$(TEST_THREADS)
-	@$(MAKE) --no-print-directory sdk docs
+	@$(MAKE) --no-print-directory sdk docs fresh
 
 # What checks a part of the SDKs alone: both of them, and each adapter in Python where its framework is.
 SDK_ADAPTERS := $(filter-out dev,$(patsubst sdk/python/requirements-%.txt,%,$(wildcard sdk/python/requirements-*.txt)))
@@ -71,8 +71,8 @@ docs: tools build clients tests/docs/node_modules/.package-lock.json ## Build th
 	@docs/check.sh $(DEV)/docs "$(CACHE)/tools" $(BINARIES)
 
 .PHONY: fresh
-fresh: ## Follow the README and the quickstart in a fresh clone
-	@docs/fresh.sh $(DEV)/fresh
+fresh: ## Follow the README and the quickstart in a fresh clone of what is committed
+	@CARGO_TARGET_DIR='$(abspath $(or $(CARGO_TARGET_DIR),target))' docs/fresh.sh $(DEV)/fresh
 
 .PHONY: image
 image: ## Make the image of the operator, with its SBOM, and check it
