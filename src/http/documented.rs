@@ -48,6 +48,7 @@ fn codes() -> BTreeSet<String> {
         take(r#"Refusal::(?:new|unauthenticated|unavailable|limited)\(\s*"([a-z_]+)"(?:,\s*"([a-z_]+)")?"#);
         take(r#"conclude\([^;"\n]*"([a-z_]+)"(?: \} else \{ "([a-z_]+)" \})?"#);
         take(r#"Self::new\("([a-z_]+)", "([a-z_]+)""#);
+        take(r#"\bend\([^;"\n]*"([a-z_]+)""#);
         if NAMED.iter().any(|named| path.ends_with(named)) {
             take(r#"=> "([a-z_]+)""#);
             take(r#"=> \("[A-Za-z]+", "([a-z_]+)"\)"#);

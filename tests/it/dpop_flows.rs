@@ -95,9 +95,13 @@ fn an_agent_that_is_called_binds_the_next_token_to_its_own_key() {
     assert!(world.introspect(&server, &next).is_active());
 }
 
-/// An operator of its own world that demands nonces.
+/// An operator of its own world that demands nonces, and has a database that is old enough: a new one takes no proof that may be older than
+/// it is.
 fn demanding_nonces() -> World {
-    World::start(4, &[], &["--require-dpop-nonce"])
+    let world = World::start(4, &[], &["--require-dpop-nonce"]);
+    let agent = world.key_agent("dpop-first");
+    wait_until("the database accepts what counts once", PATIENCE, || agent.obtain().status == 200);
+    world
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the tests share: a cluster with the chart and an operator, and agents that have a namespace of their own.
 
 use crate::support::cluster::{Cluster, ClusterOptions};
-use crate::support::install::install_chart;
+use crate::support::install::{install_chart, is_passing};
 use crate::support::kubectl::Kubectl;
 use crate::support::operator::{Operator, OperatorOptions};
 use crate::support::postgres::Postgres;
@@ -164,7 +164,14 @@ impl World {
         let kubectl = self.kubectl();
         let service_account_uid = workload::create_service_account(&kubectl, &namespace, "bot").expect("a ServiceAccount");
         let pod_uid = workload::create_pod(&kubectl, &namespace, "pod", "bot").expect("a Pod");
-        self.apply(&stamped(agent(&namespace, "bot", spec), "admin")).expect("the Agent is accepted");
+        let object = stamped(agent(&namespace, "bot", spec), "admin");
+        let mut applied = Ok(String::new());
+        // After a start of the API server its policies do not know the kind for a moment.
+        wait_until("the API server knows its mind", PATIENCE, || {
+            applied = self.apply(&object);
+            !applied.as_ref().is_err_and(|error| is_passing(error))
+        });
+        applied.expect("the Agent is accepted");
         kubectl.wait_for(&namespace, "agent/bot", "condition=Ready", PATIENCE).expect("the Agent is Ready");
         let tenant = Tenant { world: self, namespace, service_account_uid, pod_uid, token: String::new() };
         let token = tenant.pod_token("bot", "pod", &tenant.pod_uid);
@@ -307,6 +314,8 @@ pub fn client(operator: &Operator) -> Client {
         .tls_certs_only([reqwest::Certificate::from_pem(&pem).expect("a certificate")])
         .redirect(reqwest::redirect::Policy::none())
         .timeout(PATIENCE)
+        // Before the operator ends a connection on which nothing is asked, which it does after five seconds.
+        .pool_idle_timeout(Duration::from_secs(2))
         .build()
         .expect("a client")
 }

@@ -56,8 +56,8 @@ fn wait_until_admitting(cluster: &Cluster) -> Result<()> {
 /// The annotation that says who changed an object.
 const STAMP: &str = "countersign.dev/changed-by";
 
-/// Whether the API server will know better in a moment.
-fn is_passing(stderr: &str) -> bool {
+/// Whether the API server that said so will know better in a moment.
+pub fn is_passing(stderr: &str) -> bool {
     [
         "ServiceUnavailable",
         "no matches for kind",
