@@ -1,8 +1,8 @@
 //! What an Agent's conditions say about its credentials: which of them cannot be used, why, and what to do about it.
 
-use crate::key_agents::{Key, KeyAgent, keys, now, says};
+use crate::key_agents::{Key, KeyAgent, keys, says};
 use crate::support::workload;
-use crate::world::{DOCS, PATIENCE, World, agent, wait_until};
+use crate::world::{DOCS, PATIENCE, World, agent, next_second, wait_until};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD as B64};
 use ed25519_dalek::VerifyingKey;
@@ -119,17 +119,6 @@ fn j19_our_own_signing_key_is_no_key_of_an_agent() {
     agent.refuses_everywhere("credential_claim_refused", || token.clone());
 }
 
-/// Registers another Agent `name` in the namespace of the first, or in one of its own, in a later second: creation times are whole
-/// seconds, and the older has what both list.
-fn younger(world: &World, older: &str, namespace: &str, name: &str, spec: &Value) {
-    let (older, older_name) = older.split_once('/').expect("namespace/name");
-    let object = world.kubectl().get_json(&["get", "agent", older_name, "--namespace", older]).expect("the older");
-    let created = object["metadata"]["creationTimestamp"].as_str().expect("a time").parse::<k8s_openapi::jiff::Timestamp>();
-    let created = u64::try_from(created.expect("a time").as_second()).expect("after 1970");
-    wait_until("the next second", PATIENCE, || now() > created);
-    world.apply(&agent(namespace, name, spec)).expect("accepted");
-}
-
 #[test]
 fn j19_a_key_belongs_to_the_older_agent_until_it_drops_it() {
     let world = World::shared();
@@ -140,7 +129,8 @@ fn j19_a_key_belongs_to_the_older_agent_until_it_drops_it() {
     // The same key, written otherwise and called otherwise.
     let own = Arc::new(Key::new());
     let listed = [json!({"kid": "mine", "publicKey": key.jwk().to_string()}), own.entry()];
-    younger(world, &format!("{}/bot", older.namespace), &namespace, "bot", &keys(&listed));
+    next_second();
+    world.apply(&agent(&namespace, "bot", &keys(&listed))).expect("accepted");
     let younger = KeyAgent { namespace, ..older.clone() };
     let message = younger.says("IdentityResolved", "False", "KeyTaken");
     assert!(message.starts_with("key mine belongs to ") && message.contains(&older.subject()), "{message}");
@@ -198,7 +188,8 @@ fn a_service_account_that_is_not_there_is_named_and_found_once_it_is() {
     says("old", "IdentityResolved", "False", "ServiceAccountNotFound");
     says("old", "Ready", "True", "Ready");
 
-    younger(world, &format!("{namespace}/old"), &namespace, "young", &accounts(&["there"]));
+    next_second();
+    world.apply(&agent(&namespace, "young", &accounts(&["there"]))).expect("accepted");
     let message = says("young", "Ready", "False", "ServiceAccountTaken");
     assert!(
         message.contains("ServiceAccount there belongs to") && message.contains(&format!("agent:{namespace}/old")),
@@ -244,7 +235,8 @@ fn an_identity_of_an_issuer_waits_for_it_and_belongs_to_one_agent() {
     says("old", "Ready", "True", "Ready");
     says("old", "IdentityResolved", "True", "Resolved");
 
-    younger(world, &format!("{namespace}/old"), &namespace, "young", &federated(json!([any])));
+    next_second();
+    world.apply(&agent(&namespace, "young", &federated(json!([any])))).expect("accepted");
     let message = says("young", "Ready", "False", "FederatedIdentityTaken");
     assert!(message.contains(&format!("repo:acme/app of {issuer} belongs to agent:{namespace}/old")), "{message}");
     // Entries that no one token can prove are no rivals.
@@ -291,7 +283,8 @@ fn a_credential_that_the_older_agent_drops_makes_the_newer_ready() {
     ] {
         let spec = json!({"identity": contested});
         world.apply(&agent(&namespace, "old", &spec)).expect("accepted");
-        younger(world, &format!("{namespace}/old"), &namespace, "young", &spec);
+        next_second();
+        world.apply(&agent(&namespace, "young", &spec)).expect("accepted");
         says("Ready", "False", reason);
         world.apply(&agent(&namespace, "old", &json!({"identity": {"serviceAccounts": [{"name": "bot"}]}}))).expect("accepted");
         says("Ready", "True", "Ready");

@@ -4,7 +4,7 @@ use crate::federation::{Federated, SUBJECT, accepted, fails, present, trusted_is
 use crate::forged_tokens::refused_everywhere;
 use crate::support::control_plane::SERVICE_ACCOUNT_ISSUER;
 use crate::support::issuer::{Document, ED25519, Issuer, P256, P384, RSA};
-use crate::world::{World, claims, with_members};
+use crate::world::{World, claims, next_second, with_members};
 use serde_json::{Value, json};
 
 /// A TrustedIssuer of that URL whose keys are those of `issuer`, pasted into it.
@@ -114,6 +114,7 @@ fn f9_nobody_speaks_for_this_cluster() {
 fn f9_of_two_entries_for_one_url_the_older_counts() {
     let world = World::shared();
     let (first, thief) = (Federated::start(world, "first", &json!({})), Issuer::start("").expect("an issuer"));
+    next_second();
     world.apply(&pasted(world, "second", first.issuer.url(), &thief)).expect("it can be written");
     let why = fails(world, "second", "Ready");
     assert!(why["message"].as_str().is_some_and(|message| message.contains(&first.name)), "it names the other: {why}");

@@ -1,7 +1,7 @@
 //! What ends a token: suspension, deletion, the epoch, and losing what it says.
 
 use crate::support::workload;
-use crate::world::{DOCS, PATIENCE, World, agent, wait_until};
+use crate::world::{DOCS, PATIENCE, World, agent, next_second, wait_until};
 use serde_json::json;
 use std::time::Duration;
 
@@ -187,7 +187,7 @@ fn a_service_account_that_is_deleted_takes_its_credentials_with_it() {
 fn c6_a_second_agent_cannot_take_a_service_account_over() {
     let world = World::shared();
     let tenant = world.tenant("rival");
-    std::thread::sleep(Duration::from_millis(1100)); // creation times have whole seconds
+    next_second();
     let rival = agent(
         &tenant.namespace,
         "rival",

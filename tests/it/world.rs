@@ -307,6 +307,14 @@ pub fn wait_until(what: &str, limit: Duration, mut check: impl FnMut() -> bool) 
     start.elapsed()
 }
 
+/// Waits until the clock shows another second: creation times are whole seconds, and of two objects with the same one nobody can tell
+/// which is the older.
+pub fn next_second() {
+    let second = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let this = second();
+    wait_until("the next second", Duration::from_secs(5), || second() > this);
+}
+
 /// A client that trusts the operator's CA and follows nothing.
 pub fn client(operator: &Operator) -> Client {
     let pem = std::fs::read(operator.ca_file()).expect("the CA");
