@@ -43,7 +43,7 @@ mod scale;
 
 use dex::Dex;
 use fixture::Fixture;
-use load::{Measured, Target};
+use load::{Answer, Measured, Target};
 use serde_json::json;
 use std::time::Duration;
 
@@ -124,6 +124,10 @@ fn beside_the_bare_stack() {
 fn beside_the_exchange() {
     let (fixture, runtime) = (started(), runtime());
     let (delegation, introspection) = delegation::targets(&fixture);
+    let constant = Target { requests: introspection.requests.clone(), answer: Answer::Active, ..fixture.bare.tls.clone() };
+    for connections in [1, 16] {
+        runtime.block_on(compare("introspection_constant", connections, &introspection, ("constant", &constant)));
+    }
     for (bench, others) in [
         ("delegation", delegation),
         ("introspection", introspection),

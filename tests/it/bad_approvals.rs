@@ -1,7 +1,7 @@
 //! Hostile and malformed requests for approval: refused with the right code, in bounded time, with one record, and nothing is filed.
 
 use crate::payments::{Asked, CIBA, ask, ask_at, asked, details, docs_server, kubectl_of, object, send};
-use crate::world::{DOCS, PATIENCE, Reply, Tenant, World, next_second, wait_until};
+use crate::world::{DOCS, PATIENCE, Reply, Tenant, World, wait_until};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -248,7 +248,6 @@ fn a21_an_agent_that_asks_too_much_is_stopped_and_nobody_else() {
     asked.token();
 
     // With kubectl there is no counter before the API server: the operator denies what is too much.
-    next_second();
     let object = object(&tenant, "one-more", &capability, &json!({}));
     kubectl_of(&tenant).run_with_input(&["create", "-f", "-"], &object.to_string()).expect("stored");
     let one_more =
