@@ -5,6 +5,7 @@
     blocks.py --all PAGE...   all blocks of shell, as a reader would copy them, and no checks
 
     <!-- run -->              the block of shell that follows is run
+    <!-- run: COMMAND -->     the block that follows, in whatever language, is what COMMAND reads (setup.sh)
     <!-- setup: COMMAND -->   is run before the block that follows: what the page takes for granted (setup.sh)
     <!-- check: COMMAND -->   must succeed, after the block before
 
@@ -16,7 +17,8 @@ import re
 import shlex
 import sys
 
-MARK = re.compile(r"^<!-- (?:run|(?:setup|check): (.*)) -->$")
+MARK = re.compile(r"^<!-- (?:run|(run|setup|check): (.*)) -->$")
+END = "THE END OF THE BLOCK"
 
 
 def script(page, is_all):
@@ -26,8 +28,12 @@ def script(page, is_all):
     for number, line in lines:
         here = f"at={shlex.quote(f'{page}:{number}')}"
         mark = None if is_all else MARK.match(line)
-        if mark and mark[1]:
-            yield from (here, mark[1])
+        if mark and mark[1] == "run":
+            yield from (here, f"{mark[2]} <<'{END}'")
+            yield from fenced(lines, f"{page}:{number}", is_open=False)
+            yield END
+        elif mark and mark[1]:
+            yield from (here, mark[2])
         elif mark or (is_all and line == "```sh"):
             yield here
             yield from fenced(lines, f"{page}:{number}", is_open=not mark)

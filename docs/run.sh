@@ -18,7 +18,7 @@ started "$directory" "${programs[@]}"
 . "$root/docs/follow.sh"
 export SETUP=$root/docs/setup.sh # what the pages' marks name
 
-if [ "$#" -gt 0 ]; then pages=("$@"); else mapfile -t pages < <(cd "$root" && grep -lFx '<!-- run -->' docs/*.md); fi
+if [ "$#" -gt 0 ]; then pages=("$@"); else mapfile -t pages < <(cd "$root" && grep -lE '^<!-- run(: .*)? -->$' docs/*.md charts/countersign/README.md); fi
 for page in "${pages[@]}"; do
 	folder=$directory/run/$(basename "$page" .md)
 	rm -rf "$folder"

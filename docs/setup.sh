@@ -1,8 +1,39 @@
 # shellcheck shell=bash
 # What pages of the manual take for granted before their blocks run: <!-- setup: FUNCTION --> names one of these.
 
+# And what reads a block that is no shell: <!-- run: FUNCTION -->.
+
 # shellcheck source=/dev/null # written by `up`
 . .dev/env
+root=$(cd "$(dirname "$SETUP")/.." && pwd -P)
+
+# Objects that the API server would take.
+objects() { kubectl apply --dry-run=server -f -; }
+
+# Values of the chart.
+values() { "$("$root/tests/tools/helm.sh" 3)" template countersign "$root/charts/countersign" --values=- >rendered.yaml; }
+
+# in_python [BEFORE], in_node [BEFORE [AFTER]]: a program with the SDK, between lines that its page takes for granted.
+in_python() {
+	{ printf '%s\n' "${1:-}" && cat; } >block.py
+	PYTHONPATH=$root/sdk/python/src timeout 60 "$("$root/sdk/python/check.sh" --python)" block.py
+}
+in_node() {
+	"$root/sdk/node/check.sh" --built
+	mkdir -p .dev/node_modules/@countersign
+	ln -sfn "$root/sdk/node" .dev/node_modules/@countersign/sdk
+	{ printf '%s\n' "${1:-}" && cat && printf '%s\n' "${2:-}"; } >block.mjs
+	timeout 60 node block.mjs
+}
+
+# Bob approves the next request of a payment that waits, while the page goes on.
+approving() {
+	(
+		until request=$(kubectl get jit --namespace=payments --field-selector=status.phase=Pending --output=name | grep .); do sleep 0.2; done
+		kubectl --kubeconfig="$BOB_KUBECONFIG" patch "$request" --namespace=payments --subresource=status --type=merge \
+			--patch='{"status": {"decision": {"verdict": "Approved"}}}'
+	) &
+}
 
 # ready NAMESPACE AGENT EXAMPLE: a new Agent of an example, as if nothing had been done with it before.
 ready() {
