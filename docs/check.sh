@@ -34,6 +34,15 @@ while read -r alert; do
 		missing=1
 	}
 done < <(sed -n 's/^- alert: //p' charts/countersign/files/alerts.yaml)
+# Events and fields of records. A style sheet is none, and names of one letter are of tests.
+# shellcheck disable=SC2016 # backticks of Markdown
+while read -r name; do
+	grep -qF "\`$name\`" docs/audit.md || {
+		echo "docs/audit.md does not say what $name is" >&2
+		missing=1
+	}
+done < <(grep -rhoE --exclude=tests.rs '"(access|agent|audit|capability|chain|cluster|http|jit|ledger|portal|registration|signing_keys|token|trusted_issuer|user)\.[a-z_]+"|\.(text|number)\("[a-z_]{2,}"' \
+	src/audit src/controller src/http src/operator.rs | grep -oE '"[a-z_.]+"' | tr -d '"' | grep -vFx portal.css | sort -u)
 # shellcheck disable=SC2016 # backticks of Markdown
 # `A22` is a22_… somewhere in the tests; of a range both ends are.
 while read -r id; do
