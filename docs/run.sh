@@ -27,7 +27,7 @@ for page in "${pages[@]}"; do
 	ln -s "$root/sdk" "$folder/sdk"
 	ln -s "$directory" "$folder/.dev"
 	(cd "$root" && docs/blocks.py "$page") >"$folder/blocks.sh"
-	(cd "$folder" && follow blocks.sh output 900)
+	(cd "$folder" && follow blocks.sh output 300)
 	rm -rf "$folder"
 	echo "$page: all blocks ran"
 done

@@ -29,9 +29,13 @@ in_node() {
 # Bob approves the next request of a payment that waits, while the page goes on.
 approving() {
 	(
-		until request=$(kubectl get jit --namespace=payments --field-selector=status.phase=Pending --output=name | grep .); do sleep 0.2; done
-		kubectl --kubeconfig="$BOB_KUBECONFIG" patch "$request" --namespace=payments --subresource=status --type=merge \
-			--patch='{"status": {"decision": {"verdict": "Approved"}}}'
+		for _ in {1..200}; do
+			if request=$(kubectl get jit --namespace=payments --field-selector=status.phase=Pending --output=name | grep .); then
+				exec kubectl --kubeconfig="$BOB_KUBECONFIG" patch "$request" --namespace=payments --subresource=status --type=merge \
+					--patch='{"status": {"decision": {"verdict": "Approved"}}}'
+			fi
+			sleep 0.2
+		done
 	) &
 }
 
@@ -98,3 +102,68 @@ waiting() {
 	kubectl() { command kubectl --kubeconfig="$BOB_KUBECONFIG" "$@"; }
 }
 everybody() { unset -f kubectl; }
+
+# Research Bot, which may act for Alice, and Search Tool, which it may call, of examples/delegation; and what Alice's application has of her.
+chain() {
+	kubectl apply -f examples/delegation/rbac.yaml
+	kubectl create --dry-run=client -f examples/delegation/trusted-issuer.yaml --output=json |
+		jq --rawfile ca "$IDENTITY_PROVIDER_CA" '.spec.issuer += {url: env.IDENTITY_PROVIDER_URL, certificateAuthority: $ca,
+			allowedNetworks: ["127.0.0.0/8"]}' | kubectl apply -f -
+	kubectl wait --for=condition=Ready --timeout=30s trustedissuer/acme
+	kubectl delete agent --all --namespace=tools
+	ready research research-bot delegation/agents.yaml
+	kubectl wait --namespace=tools --for=condition=Ready --timeout=30s agent/search-tool
+	pod research research-bot research-bot.token
+	pod tools search-tool search-tool.token
+	"$IDENTITY_PROVIDER_LOGIN" research-app alice | jq -j .id_token >alice.id-token
+}
+
+# call AGENT: Research Bot calls it for Alice, with the token in called-with.token.
+call() {
+	curl --fail --cacert "$COUNTERSIGN_CA" "$COUNTERSIGN_URL/oauth2/token" \
+		--data-urlencode grant_type=urn:ietf:params:oauth:grant-type:token-exchange \
+		--data-urlencode client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer \
+		--data-urlencode client_assertion@research-bot.token \
+		--data-urlencode subject_token_type=urn:ietf:params:oauth:token-type:id_token \
+		--data-urlencode subject_token@alice.id-token --data-urlencode "audience=$1" | jq -j .access_token >called-with.token
+}
+
+# The agent of examples/payments, which Research Bot called.
+called() {
+	payments
+	mv .dev/token payments-bot.token
+	kubectl patch agent payments-bot --namespace=payments --type=merge \
+		--patch='{"spec": {"delegation": {"callers": [{"namespace": "research", "name": "research-bot"}]}}}'
+	call agent:payments/payments-bot
+}
+
+# sidecar FILE: beside the agent with the token in the file, in the place of the one that was there.
+sidecar() {
+	local port
+	[ -z "${beside:-}" ] || kill "$beside"
+	port=$(python3 -c 'import socket; free = socket.socket(); free.bind(("127.0.0.1", 0)); print(free.getsockname()[1])')
+	export COUNTERSIGN_SIDECAR_URL=http://127.0.0.1:$port
+	countersign sidecar --url="$COUNTERSIGN_URL" --ca-file="$COUNTERSIGN_CA" --token-file="$1" --listen-address="127.0.0.1:$port" &
+	beside=$!
+	trap 'kill "$beside"' EXIT
+	for _ in {1..100}; do
+		if countersign sidecar-ready --listen-address="127.0.0.1:$port"; then return; fi
+		sleep 0.2
+	done
+	return 1
+}
+
+# The agent of examples/quickstart in its pod, with a token in the given file.
+research() {
+	kubectl apply -f examples/quickstart/rbac.yaml
+	ready research research-bot quickstart/agent.yaml
+	pod research research-bot "$1"
+}
+
+# Somebody who may read the records.
+auditor() {
+	kubectl create namespace ops --dry-run=client -o yaml | kubectl apply -f -
+	kubectl create serviceaccount my-auditor --namespace=ops --dry-run=client -o yaml | kubectl apply -f -
+	kubectl create clusterrolebinding setup-auditor --clusterrole=countersign-auditor --serviceaccount=ops:my-auditor \
+		--dry-run=client -o yaml | kubectl apply -f -
+}
