@@ -15,7 +15,8 @@ pub fn resources() -> Result<String, serde_json::Error> {
     let mut page = "<!-- Generated from the Rust types: run 'make gen'. -->\n\n# Resources\n\n\
         Every field of every resource of `countersign.dev/v1alpha1`.\n\
         `kubectl explain agent.spec` prints the same.\n\
-        A text has no more characters than its field says, a list no more entries, and a field that is not here is refused.\n\n"
+        A text has no more characters than its field says, a list no more entries.\n\
+        A field that is not here is refused where the client asks for strict validation, as kubectl does, and dropped otherwise.\n\n"
         .to_owned();
     let definitions = crd::all().into_iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
     for definition in &definitions {
