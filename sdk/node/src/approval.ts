@@ -89,7 +89,7 @@ export class Approvals {
    *
    * @throws ApprovalPending if nobody has decided by then; ApprovalDenied, ApprovalExpired, ApprovalUsed; Unavailable.
    */
-  async look(request: ApprovalRequest, wait: number, call: Call): Promise<AccessToken> {
+  async look(request: ApprovalRequest, wait: number, makeCall: () => Call): Promise<AccessToken> {
     const until = new Deadline(wait)
     const pace = this.#paces.of(request.id, request.interval)
     return pace.alone(
@@ -97,8 +97,9 @@ export class Approvals {
       () => pendingOf(request, pace.interval),
       async () => {
         for (;;) {
-          await turn(pace, until, request, call)
-          const outcome = await this.#once(request, pace, until, call)
+          await turn(pace, until, request, makeCall().signal)
+          // What it has waited is not of the time in which the service must answer.
+          const outcome = await this.#once(request, pace, until, makeCall())
           if (!(outcome instanceof ApprovalPending)) return outcome
           if (until.left <= 0) throw outcome
         }
@@ -110,12 +111,11 @@ export class Approvals {
   async wait(request: ApprovalRequest, timeout: number, makeCall: () => Call): Promise<AccessToken> {
     const until = new Deadline(timeout)
     for (let pause = PAUSE; ; pause = Math.min(PAUSE_MAX, pause * 2)) {
-      const call = makeCall()
       try {
-        return await this.look(request, until.left / 1000, call)
+        return await this.look(request, until.left / 1000, makeCall)
       } catch (error) {
         if (error instanceof Unavailable && until.left > 0) {
-          await sleep(Math.min(until.left, Math.max(pause, (error.retryAfter ?? 0) * 1000)), call.signal)
+          await sleep(Math.min(until.left, Math.max(pause, (error.retryAfter ?? 0) * 1000)), makeCall().signal)
           continue
         }
         throw error instanceof Unavailable ? pendingOf(request, request.interval) : error
@@ -141,6 +141,7 @@ export class Approvals {
     const error = approvalError(answer, request)
     if (error instanceof ApprovalPending) {
       if (error.code === 'slow_down') pace.slowDown()
+      else pace.answered(hold)
       return error
     }
     if (!isPassing(answer.status)) this.forget(request.id)
@@ -150,14 +151,15 @@ export class Approvals {
 }
 
 /** Waits until the request may be looked at. @throws ApprovalPending if that is after `until`. */
-async function turn(pace: Pace, until: Deadline, request: ApprovalRequest, call: Call): Promise<void> {
+async function turn(pace: Pace, until: Deadline, request: ApprovalRequest, signal: AbortSignal | undefined): Promise<void> {
   const { pause } = pace
   if (pause <= 0) return
   if (pause > until.left) {
-    await sleep(until.left, call.signal)
+    await sleep(until.left, signal)
     throw pendingOf(request, Math.max(0, pace.pause / 1000))
   }
-  await sleep(pause, call.signal)
+  // A timer may be early by less than a millisecond.
+  await sleep(Math.ceil(pause) + 1, signal)
 }
 
 function pendingOf(

@@ -182,7 +182,7 @@ export class Client {
    */
   async approval(request: ApprovalRequest | string, options: CallOptions & { wait?: number | undefined } = {}): Promise<AccessToken> {
     const { approvals } = await this.#connect()
-    return approvals.look(requestOf(request), options.wait ?? 0, this.#call(options))
+    return approvals.look(requestOf(request), options.wait ?? 0, () => this.#call(options))
   }
 
   /**

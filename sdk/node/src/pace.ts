@@ -31,6 +31,11 @@ export class Pace {
     this.#next = performance.now() + this.interval * 1000
   }
 
+  /** An answer that nobody has decided has come, after it was held for so many seconds. When the look had arrived, the service alone knows. */
+  answered(hold: number): void {
+    this.#next = Math.max(this.#next, performance.now() + (this.interval - hold) * 1000)
+  }
+
   /** The service wants it slower from now on. */
   slowDown(): void {
     this.interval = Math.min(INTERVAL_MAX, this.interval + SLOW_DOWN)

@@ -131,6 +131,27 @@ test('looks at a request are as far apart as the service allows, however many lo
   assert.ok(performance.now() - began > 500, 'the second look waits for its turn')
 })
 
+test('a look that was long on its way is not followed by one that comes too soon', async (t) => {
+  const { authority, client } = await worldOf(t, { interval: 0.2 })
+  const request = await client.requestApproval(PAY)
+  for (const delay of [0.15, 0, 0.1, 0]) {
+    authority.slow(delay)
+    await assert.rejects(client.approval(request, { wait: 0.3 }), (error) => error.code === 'authorization_pending')
+  }
+  assert.ok(authority.count('/oauth2/token') >= 4)
+})
+
+test('who waits for longer than an answer may take is answered all the same', async (t) => {
+  const { authority } = await worldOf(t)
+  const client = clientOf(t, authority, { timeout: 1 })
+  const request = await client.requestApproval(PAY)
+  const waiting = client.approval(request, { wait: 3.5 })
+  await assert.rejects(waiting, sdk.ApprovalPending)
+  const token = client.approval(request, { wait: 20 })
+  setTimeout(() => authority.approve(request.id), 2500)
+  assert.equal((await token).details[0].capability, PAY.capability)
+})
+
 test('after slow_down the pause is longer', async (t) => {
   const { authority, client } = await worldOf(t, { interval: 0.5 })
   const request = await client.requestApproval(PAY)
