@@ -124,11 +124,33 @@ test('arguments that were changed after the approval do not run', async (t) => {
 })
 
 test('a model that was told to call again is heard under another id of its call', async (t) => {
-  const { authority, guard } = await worldOf(t, { mode: 'reject' })
-  const { request } = await guard.check('pay', INVOICE, { callId: '1' }).catch((error) => error)
-  authority.approve(request.id)
-  assert.ok(await guard.check('pay', INVOICE, { callId: '2' }))
-  await assert.rejects(guard.check('pay', INVOICE, { callId: '3' }), sdk.Pending)
+  for (const options of [{ mode: 'reject' }, { mode: 'wait', maxWait: 0.3 }]) {
+    const { authority, guard } = await worldOf(t, options)
+    const { request } = await guard.check('pay', INVOICE, { callId: '1' }).catch((error) => error)
+    authority.approve(request.id)
+    assert.ok(await guard.check('pay', INVOICE, { callId: '2' }))
+    await assert.rejects(guard.check('pay', INVOICE, { callId: '3' }), sdk.Pending)
+  }
+})
+
+test('whether a call would wait is told without using its approval up', async (t) => {
+  const { authority, guard } = await worldOf(t, { mode: 'interrupt' })
+  assert.equal(await guard.peek('search', {}, { callId: '1' }), undefined)
+  await assert.rejects(guard.peek('remove', {}, { callId: '1' }), denied('capability_not_granted'))
+  await assert.rejects(guard.peek('unknown', {}, { callId: '1' }), denied('unmapped'))
+  const call = { callId: '2' }
+  const { id } = await guard.peek('pay', INVOICE, call)
+  assert.equal((await guard.peek('pay', INVOICE, call)).id, id)
+  authority.approve(id)
+  for (let times = 0; times < 3; times += 1) assert.equal(await guard.peek('pay', INVOICE, call), undefined)
+  assert.ok(await guard.check('pay', INVOICE, call))
+  await assert.rejects(guard.peek('pay', INVOICE, call), denied('approval_used'))
+  const other = { callId: '3' }
+  authority.denyRequest((await guard.peek('pay', INVOICE, other)).id)
+  // A moment after the last look, and as a no all the same.
+  await assert.rejects(guard.check('pay', INVOICE, other), denied('approval_denied'))
+  await authority.down()
+  await assert.rejects(guard.peek('search', {}, { callId: '4' }), denied('authority_unavailable'))
 })
 
 test('a tool that sends its token has one, and the resource server completes', async (t) => {

@@ -31,12 +31,12 @@ export async function attempt(guard: Guard, read: () => Asked | Promise<Asked>):
   }
 }
 
-/** The names to show to a model: those of use. While nobody can tell, all: what is shown permits nothing, and the call is told why not. */
+/** The names to show to a model: those of use. While nobody can tell, all that are mapped: what is shown permits nothing, and the call is told why not. */
 export async function shown(guard: Guard, names: readonly string[]): Promise<Set<string>> {
   try {
     return new Set(await guard.visible(names))
   } catch (error) {
     debug(`the tools that are of use cannot be listed now: ${error instanceof CountersignError ? error.code : 'failed'}`)
-    return new Set(names)
+    return new Set(names.filter((name) => guard.tools.has(name)))
   }
 }

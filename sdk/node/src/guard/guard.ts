@@ -1,11 +1,11 @@
 // What stands before every call of a tool. Whatever goes wrong, nothing runs.
 
-import type { ApprovalRequest } from '../approval.ts'
+import { ApprovalRequest } from '../approval.ts'
 import type { Client } from '../client.ts'
 import { decide, tokenFor } from '../deciding.ts'
 import type { Decision } from '../decision.ts'
 import { sha256Hex } from '../digest.ts'
-import { ConfigurationError } from '../errors.ts'
+import { ApprovalPending, ConfigurationError } from '../errors.ts'
 import { canonicalJson } from '../json.ts'
 import type { JsonObject } from '../json.ts'
 import { OPERATION_DETAILS } from '../operation.ts'
@@ -47,15 +47,16 @@ const DEPENDS = new Set(['approval_required', 'resource_not_granted', 'parameter
 /** Decides about each call of a tool. A tool that is not mapped is denied. */
 export class Guard {
   readonly mode: GuardMode
+  /** What each tool needs, by name. */
+  readonly tools: ReadonlyMap<string, Tool>
   readonly #client: Client
-  readonly #tools: ReadonlyMap<string, Tool>
   readonly #maxWait: number
   readonly #justification: string | undefined
 
   /** @param tools by name: a capability, or a {@link Tool}. */
   constructor(client: Client, tools: Readonly<Record<string, string | Tool>>, options: GuardOptions = {}) {
     this.#client = client
-    this.#tools = new Map(Object.entries(tools).map(([name, tool]) => [name, typeof tool === 'string' ? new Tool(tool) : tool]))
+    this.tools = new Map(Object.entries(tools).map(([name, tool]) => [name, typeof tool === 'string' ? new Tool(tool) : tool]))
     this.mode = options.mode ?? 'wait'
     if (!['wait', 'interrupt', 'reject'].includes(this.mode)) {
       throw new ConfigurationError({ code: 'mode_unknown', message: 'the mode of a guard is wait, interrupt or reject' })
@@ -68,6 +69,20 @@ export class Guard {
   async check(tool: string, args: Args, call: CallIdentity): Promise<Permit> {
     try {
       return await this.#check(tool, args, call)
+    } catch (error) {
+      throw outcomeOf(error)
+    }
+  }
+
+  /**
+   * What {@link check} would come to, without using an approval up: the request for which the call would wait, `undefined` if it would run.
+   * For frameworks that must know beforehand whether a call pauses, or whether it still does.
+   *
+   * @throws Denied where `check` would
+   */
+  async peek(tool: string, args: Args, call: CallIdentity): Promise<ApprovalRequest | undefined> {
+    try {
+      return await this.#peek(tool, args, call)
     } catch (error) {
       throw outcomeOf(error)
     }
@@ -87,7 +102,7 @@ export class Guard {
    */
   async visible(names: Iterable<string>): Promise<string[]> {
     const mapped = [...names].flatMap((name) => {
-      const tool = this.#tools.get(name)
+      const tool = this.tools.get(name)
       return tool ? [{ name, tool }] : []
     })
     if (mapped.length === 0) return []
@@ -98,14 +113,9 @@ export class Guard {
   }
 
   async #check(name: string, args: Args, call: CallIdentity): Promise<Permit> {
-    const tool = this.#tools.get(name)
-    if (!tool) throw new Denied({ code: 'unmapped', message: 'the tool is mapped to no capability' })
-    if (typeof call.callId !== 'string' || call.callId === '') throw new Denied({ code: 'guard_failed', message: 'the call has no id' })
-    const operation = tool.operation(args)
+    const { tool, operation, decision } = await this.#asked(name, args, call)
     const { subjectToken, signal } = call
-    const decision = await decide(this.#client, operation, { subjectToken, signal })
-    const { evaluationId, reason } = decision
-    if (!decision.allowed && !decision.accessRequest) throw new Denied({ ...details(decision), reason, evaluationId })
+    const { evaluationId } = decision
     if (decision.allowed && !decision.approval) {
       return new Permit({ tool: name, operation, evaluationId, obtain: () => tokenFor(this.#client, operation, { subjectToken, signal }) })
     }
@@ -118,30 +128,61 @@ export class Guard {
     return new Permit({ tool: name, operation, evaluationId, obtain: usedUp })
   }
 
-  async #approved(tool: string, operation: Operation, decision: Decision, call: CallIdentity): Promise<AccessToken> {
+  async #peek(name: string, args: Args, call: CallIdentity): Promise<ApprovalRequest | undefined> {
+    const { operation, decision } = await this.#asked(name, args, call)
+    if (decision.allowed && !decision.approval) return undefined
+    const request = await this.#request(name, operation, decision, call)
+    if (decision.approval?.id === request.id) return undefined
+    try {
+      // Of a request that has been denied, or has expired, a decision says nothing.
+      await this.#look(request, call.signal)
+    } catch (error) {
+      if (error instanceof ApprovalPending) return request
+      throw error
+    }
+    // Somebody has decided since. The service gives the same token again to the check that follows.
+    return undefined
+  }
+
+  /** What a call is, and what the authority says of it. @throws Denied if no person could lift the no */
+  async #asked(name: string, args: Args, call: CallIdentity): Promise<{ tool: Tool; operation: Operation; decision: Decision }> {
+    const tool = this.tools.get(name)
+    if (!tool) throw new Denied({ code: 'unmapped', message: 'the tool is mapped to no capability' })
+    if (typeof call.callId !== 'string' || call.callId === '') throw new Denied({ code: 'guard_failed', message: 'the call has no id' })
+    const operation = tool.operation(args)
+    const { subjectToken, signal } = call
+    const decision = await decide(this.#client, operation, { subjectToken, signal })
+    const { evaluationId, reason } = decision
+    if (!decision.allowed && !decision.accessRequest) throw new Denied({ ...details(decision), reason, evaluationId })
+    return { tool, operation, decision }
+  }
+
+  /** The request of a call. */
+  async #request(tool: string, operation: Operation, decision: Decision, call: CallIdentity): Promise<ApprovalRequest> {
     const { signal, requestId, subjectToken } = call
     // A model that was told to call again calls by another id: the approval of exactly this is what it was told to wait for.
-    if (this.mode === 'reject' && decision.approval && requestId === undefined) {
-      return this.#client.approval(decision.approval.id, { wait: this.#pause(), signal })
+    if (this.mode !== 'interrupt' && decision.approval && requestId === undefined) {
+      return new ApprovalRequest({ id: decision.approval.id, operation })
     }
     const idempotencyKey = keyOf(tool, operation, call)
-    const request = await this.#client.requestApproval(operation, {
-      justification: this.#justification,
-      subjectToken,
-      idempotencyKey,
-      signal,
-    })
+    return this.#client.requestApproval(operation, { justification: this.#justification, subjectToken, idempotencyKey, signal })
+  }
+
+  async #approved(tool: string, operation: Operation, decision: Decision, call: CallIdentity): Promise<AccessToken> {
+    const { signal, requestId } = call
+    const request = await this.#request(tool, operation, decision, call)
     if (requestId !== undefined && requestId !== request.id) {
       throw new Denied({ code: 'approval_mismatch', message: 'the request that was approved is not that of this call' })
     }
-    if (this.mode === 'wait') return this.#client.waitForApproval(request, { timeout: this.#maxWait, signal })
-    // Whoever resumes has reason to: the look may have to wait until it is not too soon after the last.
-    const isAwaited = requestId !== undefined || decision.approval !== undefined
-    return this.#client.approval(request, { wait: isAwaited ? this.#pause(request) : 0, signal })
+    return this.mode === 'wait' ? this.#client.waitForApproval(request, { timeout: this.#maxWait, signal }) : this.#look(request, signal)
   }
 
-  #pause(request?: ApprovalRequest): number {
-    return (request?.interval ?? 2) + 0.5
+  /** Looks at a request once, and not too soon after the last time: that nobody has decided is said by the service, not by the pace. */
+  async #look(request: ApprovalRequest, signal: AbortSignal | undefined): Promise<AccessToken> {
+    return this.#client.approval(request, { signal }).catch((error: unknown) => {
+      if (!(error instanceof ApprovalPending) || error.status !== undefined) throw error
+      return this.#client.approval(request, { wait: error.retryAfter + 0.05, signal })
+    })
   }
 }
 

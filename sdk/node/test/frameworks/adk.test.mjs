@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { CountersignPlugin, pendingApprovals, resumeMessage } from '@countersign/sdk/adk'
 import { Tool } from '@countersign/sdk/guard'
 import { Script, WHO, run, runnerOf, said, toolsOf } from './adk-agent.mjs'
-import { DELETE, PAY, PAYMENT, READ, WIRE, benchOf } from './bench.mjs'
+import { DELETE, PAY, PAYMENT, READ, TOOLS, WIRE, benchOf } from './bench.mjs'
 
 async function worldOf(t, options = {}) {
   const bench = await benchOf(t, options)
@@ -88,8 +88,8 @@ test('adk_backend_down: while the authority is away no tool runs, also none that
   await authority.down()
   assert.match(said(await run(runner(), resumeMessage(pendingApprovals(paused)))), /It cannot be checked now/)
   assert.match(said(await run(runner(), READ)), /It cannot be checked now/)
-  // What is shown permits nothing: the model can try, and be told.
-  assert.ok(model.shown.at(-1).includes('read_invoice'))
+  // What is shown permits nothing: the model can try, and be told. What is in no map is not shown to it.
+  assert.deepEqual(model.shown.at(-1), ['delete_mailbox', 'pay_invoice', 'read_invoice'])
   assert.deepEqual(ran(), [])
 })
 
@@ -107,13 +107,21 @@ test('adk_hook_raises: whatever throws in the guard or in the plugin, no tool ru
 })
 
 test('adk_arguments_changed: arguments that a callback of an agent changes after the check are refused', async (t) => {
-  const { authority, runner, ran } = await worldOf(t)
-  const beforeToolCallback = ({ args }) => { Object.assign(args, { number: 'INV-8', amount: 900_000 }) }
-  assert.match(said(await run(runner({ beforeToolCallback }), READ)), /This call is not the one that was approved/)
+  // The amount is a part of no operation here: that the operation is the same says nothing of the call.
+  const tools = { ...TOOLS, pay_invoice: new Tool('payments.authorize', { resource: 'invoice:{number}', parameters: ['currency'] }) }
+  const { authority, runner, ran } = await worldOf(t, { tools })
+  const changing = (change) => runner({ beforeToolCallback: ({ args }) => { Object.assign(args, change) } })
+  assert.match(said(await run(changing({ number: 'INV-8' }), READ)), /This call is not the one that was approved/)
+  for (const change of [{ amount: 900_000 }, { currency: 'USD' }, { to: 'mallory' }]) {
+    const paused = await run(runner(), PAY)
+    await authority.approve(pausedFor(paused))
+    assert.match(said(await run(changing(change), resumeMessage(pendingApprovals(paused)))), /This call is not the one that was approved/)
+  }
+  assert.deepEqual(ran(), [])
   const paused = await run(runner(), PAY)
   await authority.approve(pausedFor(paused))
-  assert.match(said(await run(runner({ beforeToolCallback }), resumeMessage(pendingApprovals(paused)))), /This call is not the one that was approved/)
-  assert.deepEqual(ran(), [])
+  await run(changing({}), resumeMessage(pendingApprovals(paused)))
+  assert.deepEqual(ran(), PAID)
 })
 
 test('adk_arguments_changed_in_the_store: arguments that somebody changes in the sessions after approval are refused', async (t) => {
