@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class Example:
         self._said = said
         with said.open("wb") as out:
             self.process = subprocess.Popen(
-                ["node", str(program), *arguments], env=environment, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
+                ["node", str(program), *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
             )
 
     def said(self) -> str:
@@ -41,12 +40,6 @@ class Example:
         eventually(lambda: text in self.said() or self.process.poll() is not None, f"the example says {text}", LONG)
         assert text in self.said(), self.said()
 
-    def enter(self) -> None:
-        """Presses Enter."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(b"\n")
-        self.process.stdin.flush()
-
     def end(self) -> str:
         """What it has printed, once it has ended well."""
         assert self.process.wait(LONG) == 0, self.said()
@@ -55,8 +48,6 @@ class Example:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(10)
-        if self.process.stdin is not None:
-            self.process.stdin.close()
 
 
 Start = Callable[..., Example]
@@ -112,11 +103,7 @@ def decided(authority: Operator, example: Example, decide: Callable[[str], None]
     """Bob has decided about what the example waits for."""
     example.says("waits for somebody to approve")
     [request] = authority.filed()
-    # No sooner than a person: a request may be looked at every two seconds.
-    time.sleep(3)
     decide(request)
-    if "Press Enter" in example.said():
-        example.enter()
     return request
 
 
@@ -130,10 +117,10 @@ def test_an_example_pays_what_was_approved(framework: str, start: Start, authori
     assert "is gone" not in said
     assert said.endswith("Done.\n")
     assert authority.filed() == [request]
-    # That of OpenAI has no tool that is refused, as its model cannot call what it is not shown; and its interruptions name no request.
+    assert f"pay_invoice waits for somebody to approve request {request}" in said
+    # That of OpenAI has no tool that is refused, as its model cannot call what it is not shown.
     if framework != "openai-agents":
         assert "This is not allowed. Nothing was done." in said
-        assert f"pay_invoice waits for somebody to approve request {request}" in said
 
 
 @pytest.mark.parametrize("framework", ["langchain", "openai-agents", "adk"])
@@ -158,11 +145,12 @@ def test_the_example_of_langchain_waits_for_the_same_request_in_another_process(
     assert authority.filed() == [request]
 
 
-def test_the_example_of_openai_that_is_woken_before_anybody_has_decided_does_not_pay(start: Start, authority: Operator) -> None:
+def test_the_example_of_openai_that_goes_on_before_anybody_has_decided_waits_on(start: Start, authority: Operator) -> None:
     example = start("openai-agents")
     example.says("waits for somebody to approve")
-    example.enter()
-    said = example.end()
     [request] = authority.filed()
-    assert f"A person must approve this first: request {request}" in said
-    assert "is paid" not in said
+    eventually(lambda: example.said().count(f"waits for somebody to approve request {request}") > 2, "it has gone on", LONG)
+    assert "is paid" not in example.said()
+    authority.approve(request)
+    assert "INV-7 is paid: 500 EUR" in example.end()
+    assert authority.filed() == [request]

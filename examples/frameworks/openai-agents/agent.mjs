@@ -1,9 +1,9 @@
 // An agent of the OpenAI Agents SDK that reads an invoice, and pays it once a person has approved that. README.md says how to run it.
 
-import { createInterface } from 'node:readline/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Client } from '@countersign/sdk'
 import { Guard, Tool } from '@countersign/sdk/guard'
-import { guardAgent } from '@countersign/sdk/openai-agents'
+import { guardAgent, settle } from '@countersign/sdk/openai-agents'
 import { Agent, RunState, run, setTracingDisabled, tool } from '@openai/agents'
 import { ScriptedModel, assistantMessage, functionCall } from '@openai/agents/testing'
 import { z } from 'zod'
@@ -32,7 +32,6 @@ const SCRIPT = [
 setTracingDisabled(true)
 const model = new ScriptedModel(SCRIPT)
 const tools = [readInvoice, payInvoice]
-const terminal = createInterface({ input: process.stdin, output: process.stdout })
 const client = new Client()
 // ANCHOR: guard
 const guard = new Guard(
@@ -49,14 +48,14 @@ const agent = guardAgent(new Agent({ name: 'Payments Bot', model, tools }), guar
 let result = await run(agent, 'Pay invoice INV-7.')
 while (result.interruptions.length > 0) {
   const kept = result.state.toString() // to be kept, and gone on with in this process or another
-  for (const item of result.interruptions) console.log(`${item.name} ${item.arguments} waits for somebody to approve it`)
-  await terminal.question('Press Enter once somebody has decided. ') // or wait for the notification
   const state = await RunState.fromString(agent, kept)
-  for (const item of state.getInterruptions()) state.approve(item)
+  for (const { item, request } of await settle(state, guard)) {
+    console.log(`${item.name} waits for somebody to approve request ${request.id}`)
+    await sleep(3000) // or wait for the notification that somebody has decided
+  }
   result = await run(agent, state)
 }
 // ANCHOR_END: resume
 for (const item of result.newItems) if (item.type === 'tool_call_output_item') console.log(`tool: ${item.output}`)
 console.log(result.finalOutput)
-terminal.close()
 client.close()

@@ -5,9 +5,10 @@
  */
 
 import { Agent } from '@openai/agents'
-import type { FunctionTool, RunContext, Tool, ToolInputGuardrailDefinition } from '@openai/agents'
+import type { FunctionTool, RunContext, RunState, RunToolApprovalItem, Tool, ToolInputGuardrailDefinition } from '@openai/agents'
+import type { ApprovalRequest } from '../approval.ts'
 import { ConfigurationError } from '../errors.ts'
-import type { Guard } from '../guard/guard.ts'
+import type { CallIdentity, Guard } from '../guard/guard.ts'
 import { Denied, Pending } from '../guard/outcome.ts'
 import { Permit } from '../guard/permit.ts'
 import { canonicalJson, isObject, parseObject } from '../json.ts'
@@ -27,18 +28,33 @@ type AnyTool = FunctionTool<any, any, any>
 /**
  * The agent with all its tools guarded. The agent that was given is left as it is.
  *
- * @throws ConfigurationError for what does not go through the guard: tools that are no function tools, MCP servers, and handoffs, whose agents
- *   have tools of their own. Guard those first, and hand over to what that returns.
+ * @throws ConfigurationError for what does not go through the guard: tools that are no function tools, MCP servers, the capabilities of a
+ *   sandbox, and agents that are not guarded behind handoffs or `asTool()`. Guard those first, and use what that returns.
  */
 export function guardAgent<TAgent extends Agent<any, any>>(agent: TAgent, guard: Guard, options: GuardToolsOptions = {}): TAgent {
   if (agent.mcpServers.length > 0) throw unguarded('tools of MCP servers: list them as function tools')
-  if (agent.handoffs.some((handoff) => !(handoff instanceof Agent && guarded.has(handoff)))) throw unguarded('handoffs to agents that are not guarded: guard those first')
+  // Each of them brings tools of its own into a run, such as a shell.
+  const { capabilities } = agent as { capabilities?: unknown }
+  if (capabilities !== undefined && !(Array.isArray(capabilities) && capabilities.length === 0)) throw unguarded('the capabilities of a sandbox: take an agent without')
+  if (agent.handoffs.some((handoff) => !(handoff instanceof Agent && guardedAgents.has(handoff)))) throw unguarded('handoffs to agents that are not guarded: guard those first')
   const made = agent.clone({ tools: guardTools(agent.tools, guard, options) }) as TAgent
-  guarded.add(made)
+  guardedAgents.add(made)
+  const asTool = made.asTool.bind(made) as (options: object) => AnyTool
+  // The SDK does not say of a tool which agent is behind it.
+  Object.defineProperty(made, 'asTool', {
+    value: (settings: object) => {
+      const tool = asTool(settings)
+      agentTools.set(tool, () => asTool(settings))
+      return tool
+    },
+  })
   return made
 }
 
-const guarded = new WeakSet<Agent<any, any>>()
+const guardedAgents = new WeakSet<Agent<any, any>>()
+const guardedTools = new WeakSet<AnyTool>()
+/** Of the tools that are guarded agents: how another such is made. */
+const agentTools = new WeakMap<AnyTool, () => AnyTool>()
 
 /**
  * The tools, each of which asks the guard before it runs, and is hidden from a model that could not come to use it.
@@ -46,24 +62,27 @@ const guarded = new WeakSet<Agent<any, any>>()
  * With the guard's mode `interrupt` a call that a person must approve interrupts the run. `state.approve` is a wake-up and nothing else: the
  * guard asks the authority again before the tool runs, and the model is told if nobody has decided.
  *
- * @throws ConfigurationError for a tool that is no function tool: it is not run on this side.
+ * @throws ConfigurationError for a tool that is no function tool, which is not run on this side, and for one that `asTool()` made of an agent
+ *   that is not guarded.
  */
 export function guardTools(tools: readonly Tool<any>[], guard: Guard, options: GuardToolsOptions = {}): AnyTool[] {
   const functions = tools.map((tool) => {
     if (tool.type !== 'function') throw unguarded(`the tool ${tool.name}: it is no function tool`)
+    // By its events one is known that is an agent.
+    if ('on' in tool && !agentTools.has(tool) && !guardedTools.has(tool)) throw unguarded(`the agent behind the tool ${tool.name}: write guardAgent(agent, guard).asTool(…)`)
     return tool
   })
   const listed = new Listed(guard, functions.map(({ name }) => name))
-  return functions.map((tool) => guardTool(tool, guard, listed, options))
+  return functions.map((tool) => (guardedTools.has(tool) ? tool : guardTool(tool, guard, listed, options)))
 }
 
 function guardTool(tool: AnyTool, guard: Guard, listed: Listed, options: GuardToolsOptions): AnyTool {
   const answers = new Answers()
-  const ask = (context: RunContext<any>, callId: string, read: () => Record<string, unknown>, requestId?: string) =>
-    attempt(guard, async () => {
-      const [runId, subjectToken] = [options.runId?.(context), await options.subjectToken?.(context)]
-      return { tool: tool.name, args: read(), call: { callId, runId, subjectToken, requestId } }
-    })
+  const read = async (context: RunContext<any>, callId: string, args: () => Record<string, unknown>, requestId?: string) => {
+    const [runId, subjectToken] = [options.runId?.(context), await options.subjectToken?.(context)]
+    return { tool: tool.name, args: args(), call: { callId, runId, subjectToken, requestId } }
+  }
+  const ask = (...call: Parameters<typeof read>) => attempt(guard, () => read(...call))
 
   const guardrail: ToolInputGuardrailDefinition<any> = {
     type: 'tool_input',
@@ -80,15 +99,20 @@ function guardTool(tool: AnyTool, guard: Guard, listed: Listed, options: GuardTo
     },
   }
 
-  return {
-    ...tool,
+  // By the object itself the SDK knows which agent a tool is, and finds a run again that was interrupted within.
+  const made: AnyTool = Object.assign(agentTools.get(tool)?.() ?? {}, tool, {
     isEnabled: async (context, agent) => (await tool.isEnabled(context, agent)) && (await listed.has(context, tool.name)),
     // Asked before any guardrail, so a call that is denied must be known here: nobody is asked about it.
     needsApproval: async (context, input: unknown, callId) => {
+      if (await tool.needsApproval(context, input, callId)) {
+        // The application asks as well. An approval must not be used up before it has: whoever goes on then needs it.
+        return read(context, callId ?? '', () => input as Record<string, unknown>)
+          .then(({ args, call }) => guard.peek(tool.name, args, call))
+          .then(() => true, () => false) // The guardrail tells the model why not.
+      }
       const outcome = await ask(context, callId ?? '', () => input as Record<string, unknown>)
       answers.keep(context, callId ?? '', outcome, input)
-      if (outcome instanceof Pending && guard.mode === 'interrupt') return true
-      return outcome instanceof Permit && tool.needsApproval(context, input, callId)
+      return outcome instanceof Pending && guard.mode === 'interrupt'
     },
     // The last, so that they are asked about what the other guardrails have let through.
     inputGuardrails: [...(tool.inputGuardrails ?? []), guardrail],
@@ -99,6 +123,42 @@ function guardTool(tool: AnyTool, guard: Guard, listed: Listed, options: GuardTo
       if (!(permit instanceof Permit)) return new Denied({ code: 'approval_mismatch', message: 'the call is not the one that was permitted' }).forModel()
       return permit.run(() => tool.invoke(context, input, details))
     },
+  } satisfies Partial<AnyTool>)
+  guardedTools.add(made)
+  return made
+}
+
+/** A call that waits for a person. */
+export interface PendingApproval {
+  item: RunToolApprovalItem
+  request: ApprovalRequest
+}
+
+/**
+ * The calls of a run that still wait for a person, with their requests. Interruptions of tools that are not in the map of the guard, and what
+ * the application itself asks, are left to the application.
+ *
+ * Go on with `run(agent, state)`, in any process, as often as you like: of what somebody has decided the guard is asked again, and what still
+ * waits interrupts the run again. It needs no `state.approve`, which would end a call of which nobody has decided.
+ *
+ * @param call `runId` and `subjectToken` as the options of {@link guardAgent} say them.
+ * @throws Denied while the authority cannot be asked: later.
+ */
+export async function settle(state: RunState<any, any>, guard: Guard, call: Pick<CallIdentity, 'runId' | 'subjectToken'> = {}): Promise<PendingApproval[]> {
+  const found = await Promise.all(state.getInterruptions().map((item) => waitingFor(item, guard, call)))
+  return found.flat()
+}
+
+async function waitingFor(item: RunToolApprovalItem, guard: Guard, call: Pick<CallIdentity, 'runId' | 'subjectToken'>): Promise<PendingApproval[]> {
+  const { rawItem, name } = item
+  const args = rawItem.type === 'function_call' ? argumentsIn(rawItem.arguments) : undefined
+  if (rawItem.type !== 'function_call' || name === undefined || !guard.tools.has(name) || !args) return []
+  try {
+    const request = await guard.peek(name, args, { ...call, callId: rawItem.callId })
+    return request ? [{ item, request }] : []
+  } catch (error) {
+    if (error instanceof Denied && error.code !== 'authority_unavailable') return []
+    throw error
   }
 }
 

@@ -1,11 +1,12 @@
 import { Agent, RunState, handoff, run } from '@openai/agents'
+import { SandboxAgent, shell } from '@openai/agents/sandbox'
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { Tool } from '@countersign/sdk/guard'
-import { guardAgent, guardTools } from '@countersign/sdk/openai-agents'
-import { DELETE, PAY, PAYMENT, READ, benchOf } from './bench.mjs'
+import { guardAgent, guardTools, settle } from '@countersign/sdk/openai-agents'
+import { DELETE, PAY, PAYMENT, READ, TOOLS, benchOf } from './bench.mjs'
 import { agentWith, scriptOf, toolsOf, wake } from './openai-agent.mjs'
 
 async function worldOf(t, options = {}) {
@@ -96,7 +97,8 @@ test('openai_agents_backend_down: while the authority is away no tool runs, also
   await authority.down()
   assert.match((await resume(paused)).finalOutput, /It cannot be checked now/)
   assert.match((await say(READ)).finalOutput, /It cannot be checked now/)
-  assert.ok(model.lastCall.request.tools.some(({ name }) => name === 'read_invoice'))
+  // What is shown permits nothing: the model can try, and be told. What is in no map is not shown to it.
+  assert.deepEqual(model.lastCall.request.tools.map(({ name }) => name).sort(), ['delete_mailbox', 'pay_invoice', 'read_invoice'])
   assert.deepEqual(ran(), [])
 })
 
@@ -172,14 +174,76 @@ test('openai_agents_twice: a stored run that is resumed twice runs its call once
 })
 
 test('openai_agents_always: an approval that the SDK was told is for always is for one call', async (t) => {
-  const { authority, agent, say, ran } = await worldOf(t)
+  const { authority, agent, guard, say, ran } = await worldOf(t)
   const other = `pay_invoice ${JSON.stringify({ ...PAYMENT, amount: 1 })}`
   const paused = await say([PAY, other].join('\n'))
   assert.equal(paused.interruptions.length, 2)
-  await authority.approve(await authority.oneWaiting())
+  const waiting = await settle(paused.state, guard)
+  const { request } = waiting.find(({ item }) => JSON.parse(item.arguments).amount === 1)
+  await authority.approve(request.id)
   for (const item of paused.state.getInterruptions()) paused.state.approve(item, { alwaysApprove: true })
   await run(agent, paused.state)
-  assert.equal(ran().length, 1)
+  assert.deepEqual(ran(), [{ ...PAID[0], amount: 1 }])
+})
+
+test('openai_agents_settle: what waits is named with its request, and a run that goes on too early waits on', async (t) => {
+  const { authority, agent, guard, say, ran } = await worldOf(t)
+  const other = `pay_invoice ${JSON.stringify({ ...PAYMENT, amount: 1 })}`
+  let { state } = await say([PAY, other, READ].join('\n'))
+  const waiting = await settle(state, guard)
+  assert.deepEqual(waiting.map(({ request }) => request.operation.parameters.amount), [500, 1])
+  // As often as one likes: it is more than a run may have turns.
+  for (let times = 0; times < 12; times += 1) ({ state } = await run(agent, await RunState.fromString(agent, state.toString())))
+  assert.deepEqual(ran().map(({ tool }) => tool), ['read_invoice'])
+  await authority.approve(waiting[0].request.id)
+  await authority.deny(waiting[1].request.id)
+  assert.deepEqual(await settle(state, guard), [])
+  assert.match((await run(agent, state)).finalOutput, /A person was asked and said no/)
+  assert.deepEqual(ran().slice(1), PAID)
+  assert.equal((await authority.waiting()).length, 0)
+})
+
+test('openai_agents_settle_when_away: while the authority is away nothing is said of what waits, and the run is as good as before', async (t) => {
+  const { authority, guard, say, ran } = await worldOf(t)
+  const { state } = await say(PAY)
+  await authority.approve(await authority.oneWaiting())
+  const kept = state.toString()
+  await authority.down()
+  await assert.rejects(settle(state, guard), { code: 'authority_unavailable' })
+  assert.equal(state.toString(), kept)
+  assert.deepEqual(ran(), [])
+})
+
+test('openai_agents_both_ask: what the application asks too waits for both, and no answer stands for the other', async (t) => {
+  const { authority, agent, guard, say, resume, ran } = await worldOf(t, { agent: ({ journal }) => ({ tools: toolsOf(journal, { needsApproval: true }) }) })
+  const reading = await say(READ)
+  assert.deepEqual(await settle(reading.state, guard), [])
+  assert.equal((await run(agent, reading.state)).interruptions.length, 1)
+  assert.deepEqual(ran(), [])
+  const paused = await say(PAY)
+  await authority.approve(await pausedFor(authority, paused))
+  assert.deepEqual(await settle(paused.state, guard), [])
+  const again = await run(agent, await RunState.fromString(agent, paused.state.toString()))
+  assert.equal(again.interruptions.length, 1)
+  assert.deepEqual(ran(), [])
+  assert.match((await resume(again)).finalOutput, /done/)
+  assert.deepEqual(ran(), PAID)
+})
+
+const ASKING = { ...TOOLS, ask: new Tool('invoice.read', { resource: () => 'invoice:INV-7', parameters: null }) }
+
+test('openai_agents_agent_as_tool: the tools of an agent that is a tool are guarded, and a call of them interrupts the run of the other', async (t) => {
+  const { authority, guard, journal, ran } = await benchOf(t, { tools: ASKING })
+  const inner = guardAgent(new Agent({ name: 'inner', model: scriptOf(), tools: toolsOf(journal) }), guard)
+  const agent = guardAgent(new Agent({ name: 'outer', model: scriptOf(), tools: [inner.asTool({ toolName: 'ask', toolDescription: 'Asks.' })] }), guard)
+  const ask = (words) => `ask ${JSON.stringify({ input: words })}`
+  assert.match((await run(agent, ask('read_invoice {"number":"SECRET-1"}'))).finalOutput, /This is not allowed/)
+  const { state } = await run(agent, ask(PAY))
+  const [{ request }] = await settle(state, guard)
+  assert.deepEqual(ran(), [])
+  await authority.approve(request.id)
+  assert.match((await run(agent, await RunState.fromString(agent, state.toString()))).finalOutput, /done/)
+  assert.deepEqual(ran(), PAID)
 })
 
 test('openai_agents_wait: in the mode wait a call waits for a person', async (t) => {
@@ -203,5 +267,25 @@ test('openai_agents_unguarded: what the guard would not see is refused when the 
   assert.throws(() => guardAgent(new Agent({ name: 'payer', handoffs: [plain] }), guard), { code: 'unguarded' })
   assert.throws(() => guardAgent(new Agent({ name: 'payer', handoffs: [handoff(plain)] }), guard), { code: 'unguarded' })
   assert.throws(() => guardTools([{ type: 'hosted_tool', name: 'web_search' }], guard), { code: 'unguarded' })
-  guardAgent(new Agent({ name: 'payer', handoffs: [guardAgent(plain, guard)] }), guard)
+  assert.throws(() => guardAgent(new Agent({ name: 'payer', mcpServers: [{ name: 'other' }] }), guard), { code: 'unguarded' })
+  const asked = { toolName: 'ask', toolDescription: 'Asks.' }
+  assert.throws(() => guardAgent(new Agent({ name: 'payer', tools: [plain.asTool(asked)] }), guard), { code: 'unguarded' })
+  assert.throws(() => guardTools([{ ...plain.asTool(asked) }], guard), { code: 'unguarded' })
+  // It runs commands.
+  assert.throws(() => guardAgent(new SandboxAgent({ name: 'payer' }), guard), { code: 'unguarded' })
+  assert.throws(() => guardAgent(new SandboxAgent({ name: 'payer', capabilities: [shell()] }), guard), { code: 'unguarded' })
+  guardAgent(new SandboxAgent({ name: 'payer', capabilities: [] }), guard)
+  const inner = guardAgent(plain, guard)
+  // A copy with other tools is another agent.
+  assert.throws(() => guardTools([inner.clone({ tools: plain.tools }).asTool(asked)], guard), { code: 'unguarded' })
+  guardAgent(new Agent({ name: 'payer', tools: [inner.asTool(asked)], handoffs: [inner] }), guard)
+})
+
+test('openai_agents_guarded_twice: tools that are guarded already are left as they are', async (t) => {
+  const { authority, guard, agent, ran } = await worldOf(t)
+  const twice = guardAgent(agent, guard)
+  const paused = await run(twice, PAY)
+  await authority.approve(await pausedFor(authority, paused))
+  assert.match((await run(twice, paused.state)).finalOutput, /done/)
+  assert.deepEqual(ran(), PAID)
 })
