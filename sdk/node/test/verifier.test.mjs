@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import * as sdk from '@countersign/sdk'
-import { eventsOf } from '../dist/internal.mjs'
+import { NodeTransport, eventsOf } from '../dist/internal.mjs'
 import { authorityOf, clientOf, eventually } from './support.mjs'
 
 async function worldOf(t, options = {}) {
@@ -214,6 +214,37 @@ test('a statement that is not signed by the issuer changes nothing', async (t) =
   await authority.suspend()
   await new Promise((resolve) => setTimeout(resolve, 300))
   assert.equal(verifier.feed.state.id, id)
+})
+
+test('what is dead by the feed does not live again by a statement of before', async (t) => {
+  const transport = new NodeTransport()
+  const open = transport.open.bind(transport)
+  let first, followed, repeated = 0, isRepeating = false
+  async function* repeating(chunks) {
+    if (isRepeating) repeated += 1
+    for await (const chunk of isRepeating ? [first] : chunks) {
+      first ??= chunk
+      yield chunk
+    }
+  }
+  transport.open = async (request) => {
+    const stream = await open(request)
+    if (request.headers?.accept !== 'text/event-stream') return stream
+    followed = stream
+    return { ...followed, chunks: repeating(followed.chunks) }
+  }
+  const { authority, verifier } = await worldOf(t, { transport })
+  const token = await authority.tokenFor()
+  await verifier.verify(token)
+  const { as_of: asOf } = verifier.feed.state
+  await eventually(() => verifier.feed.state.as_of > asOf, 'some time is over')
+  await authority.suspend()
+  const isDead = () => verifier.verify(token).then(() => false, (error) => error instanceof sdk.TokenRevoked)
+  await eventually(isDead, 'the token is dead')
+  isRepeating = true
+  followed.close()
+  await eventually(() => repeated > 1, 'the stream is opened anew')
+  assert.ok(await isDead())
 })
 
 test('introspection is asked for each token, and its silence is no yes', async (t) => {

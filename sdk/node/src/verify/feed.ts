@@ -138,6 +138,8 @@ export class RevocationFeed {
     if (!(event in STATEMENTS)) return true
     const next = applied(this.#state, event as FeedEvent, await this.#verified(data, event as FeedEvent))
     if (!next || !this.#stop) return false
+    // What is dead must not live again: of a replica that is behind, or by a statement that was sent before, nothing is learnt.
+    if (this.#state && this.#counts() && next.as_of < this.#state.as_of) return false
     this.#state = next
     if (this.#counts()) for (const heard of this.#heard.splice(0)) heard()
     return true

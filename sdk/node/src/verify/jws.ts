@@ -22,9 +22,10 @@ export interface Unverified {
 
 /** @throws TokenRejected if it is no JWT of this type, of so many bytes at most, that could be verified. */
 export function parseJws(token: string, typ: string, maxLength = TOKEN_MAX): Unverified {
-  const parts = token.split('.')
+  // Whoever has no types may hand over the header that is not there.
+  const parts = typeof token === 'string' ? token.split('.') : []
   const [head, body] = parts
-  if (token.length > maxLength || parts.length !== 3 || !parts.every(isBase64url) || head === undefined || body === undefined) {
+  if (parts.length !== 3 || token.length > maxLength || !parts.every(isBase64url) || head === undefined || body === undefined) {
     throw rejected('token_malformed', 'the token is no JWT')
   }
   const header = decoded(head)
