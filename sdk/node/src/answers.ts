@@ -34,10 +34,13 @@ export function isPassing(status: number): boolean {
   return PASSING.has(status)
 }
 
-/** `Retry-After` in seconds (RFC 9110 section 10.2.3), if it is said in seconds. */
+/** `Retry-After` in seconds, which it says as such or as a date (RFC 9110 section 10.2.3). */
 export function retryAfter(headers: Record<string, string>): number | undefined {
   const text = headers['retry-after']?.trim() ?? ''
-  return /^\d{1,6}$/.test(text) ? Number(text) : undefined
+  if (/^\d+$/.test(text)) return Math.min(Number(text), Number.MAX_SAFE_INTEGER)
+  // The one form in which it is written today; Date would make something of much else.
+  const at = /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$/.test(text) ? Date.parse(text) : NaN
+  return Number.isNaN(at) ? undefined : Math.max(0, (at - Date.now()) / 1000)
 }
 
 /**

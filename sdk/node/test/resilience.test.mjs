@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import https from 'node:https'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { Client, ConfigurationError, CredentialInvalid, DeadlineExceeded, RateLimited, Sidecar, Unavailable } from '@countersign/sdk'
+import { Client, ConfigurationError, CredentialInvalid, DeadlineExceeded, RateLimited, Sidecar, TokenFile, Unavailable } from '@countersign/sdk'
 import { authorityOf, clientOf, directoryOf } from './support.mjs'
 
 /** A server that answers everything by `handler`. */
@@ -75,6 +75,27 @@ test('429 and 503 are asked again when they say, if that is in time, and told ot
   authority.fail(500, 1)
   await assert.rejects(client.token({ fresh: true }), Unavailable)
   assert.equal(authority.count('/oauth2/token'), 7, 'what is broken in itself is not asked again')
+})
+
+test('when to ask again may be said as a date, and what is absurd is not soon', async (t) => {
+  let retryAfter
+  const url = await serverOf(t, (request, response) => response.writeHead(429, { 'retry-after': retryAfter }).end())
+  const asked = async (text) => {
+    retryAfter = text
+    const began = performance.now()
+    const error = await clientOf(t, { client: (options) => new Client({ url, credential: new TokenFile(file), ...options }) }).token().catch((error) => error)
+    assert.ok(error instanceof RateLimited)
+    assert.ok(performance.now() - began < 1000)
+    return error.retryAfter
+  }
+  const file = join(directoryOf(t), 'token')
+  writeFileSync(file, 'a.b.c')
+  const left = await asked(new Date(Date.now() + 90_000).toUTCString())
+  assert.ok(left > 85 && left <= 90, `${left}`)
+  assert.equal(await asked(new Date(0).toUTCString()), 0)
+  assert.equal(await asked('99999999999'), 99_999_999_999)
+  assert.ok(await asked('9'.repeat(400)) > 1e15)
+  for (const nothing of ['soon', '-5', '1.5', '0x10', 'Someday 2030']) assert.equal(await asked(nothing), undefined)
 })
 
 test('a redirect is not followed, with a credential least of all', async (t) => {
