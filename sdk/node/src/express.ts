@@ -80,5 +80,10 @@ export function refuse(response: ServerResponse, { status, headers, body }: Chal
 
 /** Answers with JSON. */
 export function respond(response: ServerResponse, status: number, headers: Record<string, string>, body: object): void {
+  if (response.headersSent) {
+    // Somebody has answered meanwhile, such as a timeout. An answer that was only begun must not go on.
+    if (!response.writableEnded) response.destroy()
+    return
+  }
   response.writeHead(status, { ...headers, 'content-type': 'application/json' }).end(JSON.stringify(body))
 }

@@ -139,6 +139,27 @@ test('a capability that is required without protection lets nobody by', async (t
   assert.equal((await fastify.inject('/')).statusCode, 500)
 })
 
+test('whoever is refused after somebody else has answered hears nothing more, and the server lives on', async (t) => {
+  // An error that nobody catches would end the process; node --test reports it.
+  const { verifier } = await worldOf(t)
+  for (const make of [protect, protectMcp]) {
+    const app = express()
+    app.use((_, response, next) => {
+      if (response.req.url === '/begun') response.write('begun')
+      else response.status(504).end('too late')
+      next()
+    })
+    app.use(make({ verifier }))
+    app.get('/{*path}', (_, response) => response.end('there'))
+    const url = await listen(t, app)
+    const late = await fetch(url, { headers: { authorization: 'Bearer x' } })
+    assert.deepEqual([late.status, await late.text()], [504, 'too late'])
+    const begun = fetch(`${url}/begun`, { signal: AbortSignal.timeout(5000) }).then((response) => response.text())
+    await assert.rejects(begun, (error) => error.name !== 'TimeoutError')
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+})
+
 test('the metadata can be served where only a part is protected', async (t) => {
   const { verifier } = await worldOf(t)
   const app = express()
