@@ -4,9 +4,10 @@
  * @packageDocumentation
  */
 
-import { BasePlugin, generateClientFunctionCallId, getFunctionCalls, getFunctionResponses } from '@google/adk'
+import { BasePlugin, generateClientFunctionCallId, getFunctionCalls, getFunctionResponses, isAgentTool } from '@google/adk'
 import type { BaseTool, Context, Event, InvocationContext, LlmRequest, RunAsyncToolRequest } from '@google/adk'
 import { ApprovalRequest } from '../approval.ts'
+import { debug } from '../debug.ts'
 import type { Guard } from '../guard/guard.ts'
 import { Denied, Pending } from '../guard/outcome.ts'
 import { Permit } from '../guard/permit.ts'
@@ -34,7 +35,8 @@ export interface CountersignPluginOptions {
  * was approved, the authority is asked again. In the mode `wait` the call waits; in `reject` the model is told.
  *
  * As a plugin of the runner it stands before the tools of every agent and toolset, before the callbacks of the agents. What is not run on
- * this side, such as a model's own search, it does not see.
+ * this side, such as a model's own search, it does not see. An `AgentTool` is refused, mapped or not: ADK for TypeScript runs the agent behind
+ * it without the plugins of the runner. Let that agent be a sub-agent.
  */
 export class CountersignPlugin extends BasePlugin {
   readonly #guard: Guard
@@ -50,7 +52,7 @@ export class CountersignPlugin extends BasePlugin {
   override async beforeModelCallback({ llmRequest }: { callbackContext: Context; llmRequest: LlmRequest }): Promise<undefined> {
     const tools = llmRequest.config?.tools ?? []
     const declared = tools.flatMap((tool) => ('functionDeclarations' in tool ? (tool.functionDeclarations ?? []) : []))
-    const names = await shown(this.#guard, declared.flatMap(({ name }) => name ?? []))
+    const names = await shown(this.#guard, declared.flatMap(({ name }) => (name === undefined || isAgentTool(llmRequest.toolsDict[name]) ? [] : name)))
     for (const tool of tools) {
       if (!('functionDeclarations' in tool)) continue
       tool.functionDeclarations = (tool.functionDeclarations ?? []).filter(({ name }) => name !== undefined && names.has(name))
@@ -64,6 +66,10 @@ export class CountersignPlugin extends BasePlugin {
   override async beforeToolCallback(call: { tool: BaseTool; toolArgs: Record<string, unknown>; toolContext: Context }): Promise<Record<string, unknown> | undefined> {
     const { tool, toolArgs, toolContext } = call
     if (toolContext.toolConfirmation && !toolContext.toolConfirmation.confirmed) return { error: DECLINED }
+    if (isAgentTool(tool)) {
+      debug(`${tool.name} is an agent whose tools the plugin would not see: hand over to it as a sub-agent`)
+      return { error: new Denied({ code: 'unguarded', message: 'the guard does not see the tools of an agent that is a tool' }).forModel() }
+    }
     let asked = ''
     const outcome = await attempt(this.#guard, async () => {
       asked = canonicalJson(toolArgs)

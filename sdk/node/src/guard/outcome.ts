@@ -18,7 +18,8 @@ import type { ErrorDetails } from '../errors.ts'
 
 /**
  * The call must not run. `code` is the reason of the service, such as `capability_not_granted`, or one of `unmapped`, `approval_denied`,
- * `approval_expired`, `approval_used`, `approval_mismatch`, `authority_refused`, `authority_unavailable` and `guard_failed`.
+ * `approval_expired`, `approval_used`, `approval_mismatch`, `authority_refused`, `authority_unavailable`, `guard_failed`, and of Google ADK
+ * `unguarded`.
  */
 export class Denied extends CountersignError {
   /** Why, as the service says it. It is for people who run the agent, not for the model. */

@@ -1,4 +1,4 @@
-import { InMemorySessionService } from '@google/adk'
+import { AgentTool, InMemorySessionService, LlmAgent } from '@google/adk'
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -205,6 +205,28 @@ test('adk_unasked: a tool that ran by permit once runs by permit only, also wher
   await run(runner({ tools: [tool] }), READ)
   assert.match(said(await run(runner({ tools: [tool], plugins: [] }), READ)), /not the one that was approved/)
   assert.equal(ran().length, 1)
+})
+
+test('adk_agent_as_tool: an agent that is a tool does not run, as ADK runs its tools without the plugin, and is not shown', async (t) => {
+  const inner = new Tool('invoice.read', { resource: () => 'invoice:INV-7', parameters: null })
+  const { runner, model, journal, ran } = await worldOf(t, { tools: { ...TOOLS, inner } })
+  const agent = new LlmAgent({ name: 'inner', model: new Script(), tools: toolsOf(journal) })
+  const words = said(await run(runner({ tools: [new AgentTool({ agent })] }), `inner ${JSON.stringify({ request: DELETE })}`))
+  assert.deepEqual(ran(), [])
+  assert.match(words, /This is not allowed\. Nothing was done\./)
+  assert.deepEqual(model.shown[0], [])
+})
+
+test('adk_sub_agent: an agent that another hands over to is guarded as that', async (t) => {
+  const transfer = new Tool('invoice.read', { resource: () => 'invoice:INV-7', parameters: null })
+  const { runner, journal, ran } = await worldOf(t, { tools: { ...TOOLS, transfer_to_agent: transfer } })
+  const model = new Script()
+  const inner = new LlmAgent({ name: 'inner', model, tools: toolsOf(journal), description: 'Does the rest.' })
+  const runs = runner({ subAgents: [inner] })
+  await run(runs, 'transfer_to_agent {"agentName":"inner"}')
+  assert.ok(model.shown.length > 0)
+  assert.match(said(await run(runs, DELETE)), /This is not allowed/)
+  assert.deepEqual(ran(), [])
 })
 
 test('adk_session_of_another: the same words in another session are another call', async (t) => {
