@@ -65,13 +65,14 @@ def test_an_authority_that_is_slow_is_waited_for_no_longer_than_said(client_of: 
     assert time.monotonic() - begun < 1.5
 
 
-def test_an_answer_in_drips_is_waited_for_no_longer_than_said(client_of: Any) -> None:
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-Name: "])
+def test_an_answer_in_drips_is_waited_for_no_longer_than_said(client_of: Any, head: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def drip() -> None:
             connection, _ = listener.accept()
             with connection:
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                connection.sendall(head)
                 for _ in range(50):
                     try:
                         connection.sendall(b" ")

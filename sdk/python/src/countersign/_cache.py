@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ._flow import Clock
+from ._fork import anew_in_child
 from .tokens import AccessToken
 
 #: Most tokens that are kept.
@@ -36,6 +37,11 @@ class Cache:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._lock = threading.Lock()
+        anew_in_child(self)
+
+    def forked(self) -> None:
+        """Tokens are kept on; a lock that another thread held is not."""
         self._lock = threading.Lock()
 
     def find(self, key: Key) -> tuple[AccessToken, bool] | None:

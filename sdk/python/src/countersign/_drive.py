@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from . import _wire as wire
 from ._flow import Call, Effect, Flow, Join, NoAnswer, Reply, Send, Sleep, Spawn
+from ._fork import anew_in_child
 from .errors import CountersignError
 
 T = TypeVar("T")
@@ -25,6 +26,14 @@ class SyncDriver:
         self._flights: dict[Hashable, Future[Any]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        anew_in_child(self)
+
+    def forked(self) -> None:
+        """What was begun elsewhere never ends here."""
+        was_closed = self._closed.is_set()
+        self._flights, self._lock, self._closed = {}, threading.Lock(), threading.Event()
+        if was_closed:
+            self._closed.set()
 
     def run(self, flow: Flow[T]) -> T:
         """Runs a flow to its end."""
@@ -110,6 +119,11 @@ class AsyncDriver:
     def __init__(self, clients: wire.AsyncClients) -> None:
         self._clients = clients
         self._flights: dict[Hashable, asyncio.Task[Any]] = {}
+        anew_in_child(self)
+
+    def forked(self) -> None:
+        """What was begun elsewhere never ends here."""
+        self._flights = {}
 
     async def run(self, flow: Flow[T]) -> T:
         """Runs a flow to its end."""
@@ -131,7 +145,7 @@ class AsyncDriver:
 
     async def close(self) -> None:
         """Ends what runs, and closes the connections."""
-        flights = list(self._flights.values())
+        flights = [flight for flight in self._flights.values() if flight.get_loop() is asyncio.get_running_loop()]
         for flight in flights:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
@@ -167,7 +181,8 @@ class AsyncDriver:
 
     def _flight(self, key: Hashable, make: Callable[[], Flow[Any]]) -> asyncio.Task[Any]:
         flight = self._flights.get(key)
-        if flight is None or flight.done():
+        # One of a loop that was closed never lands.
+        if flight is None or flight.done() or flight.get_loop() is not asyncio.get_running_loop():
             flight = self._flights[key] = asyncio.create_task(self.run(make()), name="countersign-flight")
             flight.add_done_callback(lambda done: self._landed(key, done))
         return flight

@@ -5,6 +5,8 @@ Redirects are never followed, bodies are bounded, and there is always a timeout.
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import ssl
 import threading
 import time
@@ -13,6 +15,7 @@ from typing import Any, Final
 import httpx
 
 from ._flow import NoAnswer, Reply, Request
+from ._fork import anew_in_child
 from .errors import ConfigurationError
 
 #: Longest body of an answer, in bytes.
@@ -35,10 +38,11 @@ class Clients:
     """A client for the authority, and one for what is reached on this machine."""
 
     def __init__(self, given: Any, ca_file: str | None) -> None:
-        self._given, self._ca_file = given, ca_file
-        self._authority: Any = given
+        self._given, self._ca_file = _Given(given), ca_file
+        self._authority: httpx.Client | None = None
         self._local: httpx.Client | None = None
         self._lock = threading.Lock()
+        anew_in_child(self)
 
     def for_(self, request: Request) -> Any:
         """The client that may send this."""
@@ -47,6 +51,8 @@ class Clients:
                 if self._local is None:
                     self._local = httpx.Client(trust_env=False, follow_redirects=False)
                 return self._local
+            if self._given.is_there:
+                return self._given.client()
             if self._authority is None:
                 self._authority = httpx.Client(verify=trust(self._ca_file), follow_redirects=False, limits=_LIMITS)
             return self._authority
@@ -54,36 +60,74 @@ class Clients:
     def close(self) -> None:
         """Closes those that were made here."""
         with self._lock:
-            mine = [self._local] if self._given is not None else [self._local, self._authority]
-            for client in mine:
+            for client in (self._local, self._authority):
                 if client is not None:
                     client.close()
 
+    def forked(self) -> None:
+        """Without closing them: they are the other process's."""
+        self._lock, self._local, self._authority = threading.Lock(), None, None
+        self._given.forked()
+
 
 class AsyncClients:
-    """The same for asyncio."""
+    """The same for asyncio. Connections are of one event loop, so another loop has others."""
 
     def __init__(self, given: Any, ca_file: str | None) -> None:
-        self._given, self._ca_file = given, ca_file
-        self._authority: Any = given
+        self._given, self._ca_file = _Given(given), ca_file
+        self._authority: httpx.AsyncClient | None = None
         self._local: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        anew_in_child(self)
 
     def for_(self, request: Request) -> Any:
         """The client that may send this."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._local, self._authority = loop, None, None
         if request.local:
             if self._local is None:
                 self._local = httpx.AsyncClient(trust_env=False, follow_redirects=False)
             return self._local
+        if self._given.is_there:
+            return self._given.client()
         if self._authority is None:
             self._authority = httpx.AsyncClient(verify=trust(self._ca_file), follow_redirects=False, limits=_LIMITS)
         return self._authority
 
     async def close(self) -> None:
         """Closes those that were made here."""
-        mine = [self._local] if self._given is not None else [self._local, self._authority]
-        for client in mine:
-            if client is not None:
+        for client in (self._local, self._authority):
+            if client is not None and self._loop is asyncio.get_running_loop():
                 await client.aclose()
+
+    def forked(self) -> None:
+        """Without closing them: they are the other process's."""
+        self._loop, self._local, self._authority = None, None, None
+        self._given.forked()
+
+
+class _Given:
+    """A client that the application has made, which nobody here can make again."""
+
+    def __init__(self, given: Any) -> None:
+        self._client, self._used, self._is_anothers = given, False, False
+
+    @property
+    def is_there(self) -> bool:
+        return self._client is not None
+
+    def client(self) -> Any:
+        if self._is_anothers:
+            raise ConfigurationError(
+                "http_client has connections of the process from which this one was forked off",
+                advice="Make the client of Countersign, and its http_client, after the fork.",
+            )
+        self._used = True
+        return self._client
+
+    def forked(self) -> None:
+        self._is_anothers = self._is_anothers or self._used
 
 
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=15.0)
@@ -106,7 +150,26 @@ def trust(ca_file: str | None) -> ssl.SSLContext:
 
 
 def exchange(client: Any, request: Request, timeout: float) -> Reply | NoAnswer:
-    """Sends a request. What goes wrong is returned, so that no exception of the library is anybody's context."""
+    """Sends a request. What goes wrong is returned, so that no exception of the library is anybody's context.
+
+    In a thread of its own: the limits of the library begin anew with each byte, and looking up a name has none.
+    """
+    outcome: list[Reply | NoAnswer] = []
+    context = contextvars.copy_context()
+
+    def send() -> None:
+        outcome.append(context.run(_exchange, client, request, timeout))
+
+    thread = threading.Thread(target=send, name="countersign-exchange", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter ends, or there is no room for a thread
+        return _exchange(client, request, timeout)
+    thread.join(max(timeout, 0.0))
+    return outcome[0] if outcome else NoAnswer("timeout", "no answer in time", sent=True)
+
+
+def _exchange(client: Any, request: Request, timeout: float) -> Reply | NoAnswer:
     sent_at, until = time.time(), time.monotonic() + timeout
     try:
         with client.stream(**_arguments(request, timeout)) as response:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ._flow import Clock
+from ._fork import anew_in_child
 from .errors import InvalidRequest
 from .operation import Operation
 
@@ -77,6 +78,11 @@ class Paces:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._paces: OrderedDict[str, Pace] = OrderedDict()
+        self._lock = threading.Lock()
+        anew_in_child(self)
+
+    def forked(self) -> None:
+        """The paces count on; a lock that another thread held does not."""
         self._lock = threading.Lock()
 
     def of(self, request: ApprovalRequest) -> Pace:
