@@ -23,6 +23,9 @@ from countersign import (
     Sidecar,
     Unavailable,
 )
+from countersign import _waiting as waiting
+from countersign._flow import Reply
+from countersign._refusals import refusal
 from countersign.testing import FakeAuthority
 
 TOKEN = "/oauth2/token"
@@ -138,6 +141,56 @@ def test_retry_after_is_kept_to_and_never_past_the_deadline(client_of: Any, auth
         client.token(fresh=True)
     assert limited.value.retry_after == 60
     assert time.monotonic() - begun < 1.0
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("0", 0.0),
+        (" 7 ", 7.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("9" * 400, 3600.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0),
+        ("\xb2", None),
+        ("-1", None),
+        ("nan", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_an_absurd_retry_after_is_bounded_or_nothing(said: str, seconds: float | None) -> None:
+    answer = refusal(Reply(429, {"retry-after": said}, b"{}"), "token")
+    assert isinstance(answer, RateLimited)
+    assert answer.retry_after == seconds
+
+
+def test_an_authority_that_is_away_for_an_hour_holds_nobody_up_for_an_hour(client_of: Any, authority: FakeAuthority) -> None:
+    authority.allow("a.b")
+    authority.require_approval("pay")
+    client = client_of(url=authority.url, credential=lambda: "a.b.c", timeout=1.0)
+    request = client.request_approval(Operation("pay"))
+    authority.fail(503, path=TOKEN, retry_after=3600)
+    flow = waiting.look(client.core, request, wait=0.5, insist=True, at_least_once=True)
+    with pytest.raises(ApprovalPending):
+        client.run(flow)
+    begun = time.monotonic()
+    with pytest.raises(ApprovalPending) as pending:
+        client.run(waiting.look(client.core, request, wait=0.0, insist=True, at_least_once=True))
+    assert time.monotonic() - begun < 3
+    assert pending.value.retry_after is not None
+    assert pending.value.retry_after > 3000
+
+
+def test_a_page_of_somebody_in_between_completes_nothing(client: Any, authority: FakeAuthority) -> None:
+    authority.allow("a.b")
+    authority.require_approval("pay")
+    request = client.request_approval(Operation("pay"))
+    authority.approve(request.id)
+    token = client.approval(request)
+    authority.fail(200, 2, path="/jit/complete")
+    with pytest.raises(Unavailable):
+        client.complete(token)
+    client.complete(token)
 
 
 def test_redirects_are_not_followed(client_of: Any, authority: FakeAuthority) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from countersign import Client, CountersignError, Guard, Operation, TokenFile
+from countersign import Client, CountersignError, Guard, InvalidRequest, Operation, PrivateKey, Registry, TokenFile
 from countersign.testing import FakeAuthority
 from countersign.verifier import Verifier
 
@@ -76,6 +76,33 @@ def failures(authority: FakeAuthority) -> list[tuple[str, Callable[[], None]]]:
         ("nonsense", lambda: authority.fail(200, 50)),
         ("limited", lambda: authority.fail(429, 50, retry_after=60)),
     ]
+
+
+@pytest.mark.parametrize("said", [object(), float("nan"), {1, 2}])
+def test_what_has_no_json_is_refused_before_a_credential_is_asked_for(authority: FakeAuthority, said: Any) -> None:
+    authority.allow("a.b")
+    context, spec = {"said": said}, {"owner": said}
+    with (
+        Client(url=authority.url, credential=lambda: CREDENTIAL) as client,
+        Registry(url=authority.url, token=lambda: CREDENTIAL) as registry,
+        Verifier(authority.url, authority.audience, revocation="none", credential=lambda: CREDENTIAL) as verifier,
+    ):
+        token = verifier.verify(authority.token_for("a.b"))
+        for call in (
+            lambda: client.evaluate(Operation("a.b"), context=context),
+            lambda: verifier.evaluate(token, Operation("a.b"), context=context),
+            lambda: registry.register("test", "bot", spec),
+        ):
+            with pytest.raises(InvalidRequest) as failure:
+                call()
+            search(failure.value, token.token.reveal())
+
+
+@pytest.mark.parametrize("before", ["Bag Attributes\n    localKeyID: 01\n", "\ufeff", "# mine\n"])
+def test_a_key_with_words_before_it_is_named_in_no_error(before: str) -> None:
+    with pytest.raises(CountersignError) as failure:
+        PrivateKey(f"{before}-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----\n", "agent:test/bot")
+    search(failure.value)
 
 
 @pytest.mark.parametrize("n", range(8))

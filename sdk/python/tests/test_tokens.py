@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import pickle
 import threading
@@ -12,7 +13,18 @@ from typing import Any
 
 import pytest
 
-from countersign import AccessToken, AsyncClient, Client, InvalidScope, Operation, Sidecar, Unauthenticated, Unavailable
+from countersign import (
+    AccessToken,
+    AsyncClient,
+    Client,
+    InvalidRequest,
+    InvalidScope,
+    Operation,
+    Refused,
+    Sidecar,
+    Unauthenticated,
+    Unavailable,
+)
 from countersign._cache import Cache
 from countersign._flow import Clock
 from countersign.testing import FakeAuthority
@@ -297,3 +309,17 @@ def test_flights_end_with_the_client_and_leave_no_thread(authority: FakeAuthorit
     with Client(url=authority.url, credential=lambda: "a.b.c") as client:
         client.token()
     eventually(lambda: not any(t.name == "countersign-flight" for t in threading.enumerate()))
+
+
+@pytest.mark.parametrize("payload", [b"[" * 100_000, b'{"exp":1' + b"0" * 400 + b"}", b'{"exp":1e400}', b'{"exp":true}', b"\xff\xfe"])
+def test_a_subject_token_of_any_shape_is_for_the_authority_to_judge(client: Any, authority: FakeAuthority, payload: bytes) -> None:
+    authority.fail(400)
+    with pytest.raises(Refused):
+        client.exchange("a." + base64.urlsafe_b64encode(payload).rstrip(b"=").decode() + ".c")
+    assert authority.count("/oauth2/token") == 1
+
+
+@pytest.mark.parametrize("parameters", [[1], "text", 5, [["a", 1]]])
+def test_parameters_without_names_are_none(parameters: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        Operation("pay", None, parameters)

@@ -18,7 +18,7 @@ from .credentials import Credential, Sidecar
 from .errors import ConfigurationError, CountersignError, InvalidScope, InvalidTarget, Unavailable
 from .operation import Answer, Decision, Operation
 from .secret import Secret
-from .tokens import AccessToken, unverified
+from .tokens import AccessToken, end_of, unverified
 
 _log = logging.getLogger("countersign")
 
@@ -143,8 +143,7 @@ class Core:
         key = (audience, wanted, subject.digest())
         if route.keeps_tokens:
             return (yield from join(("token", key, False), lambda: self._obtain(make)))
-        end = unverified(subject.reveal()).get("exp")
-        return (yield from self._kept(key, make, float(end) if isinstance(end, int | float) else None, fresh=False))
+        return (yield from self._kept(key, make, end_of(subject), fresh=False))
 
     def _kept(self, key: Key, make: Callable[[Route], Flow[Request]], until: float | None, *, fresh: bool) -> Flow[AccessToken]:
         """A token that is kept, else a new one; and another in the background when it is time."""

@@ -52,6 +52,8 @@ _CODES: Final[dict[str, type[CountersignError]]] = {
     "expired_login_hint_token": InvalidRequest,
     "invalid_token": TokenRejected,
 }
+#: The longest that is waited because an answer says so, in seconds.
+_RETRY_AFTER_MAX: Final = 3600.0
 _STATUSES: Final[dict[int, type[CountersignError]]] = {
     401: Unauthenticated,
     403: AccessDenied,
@@ -141,10 +143,10 @@ def _retry_after(text: str | None) -> float | None:
     """Seconds, or a date (RFC 9110 section 10.2.3)."""
     if not text:
         return None
-    if text.strip().isdigit():
-        return float(text)
+    if text.isascii() and text.strip().isdigit():
+        return min(float(text), _RETRY_AFTER_MAX)
     try:
-        at = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+        at = email.utils.parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, OverflowError):
         return None
-    return max(0.0, at.timestamp() - time.time())
+    return min(max(0.0, at - time.time()), _RETRY_AFTER_MAX)

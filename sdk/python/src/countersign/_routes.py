@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from ._flow import Clock, Flow, Request, form
 from .credentials import Credential, Sidecar
-from .errors import ConfigurationError
+from .errors import ConfigurationError, InvalidRequest
 from .secret import Secret
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -91,9 +91,10 @@ class Direct:
         return (yield from self._post("/oauth2/revoke", [("token", token)]))
 
     def question(self, path: str, body: Mapping[str, Any]) -> Flow[Request]:
+        content = json_of(body)
         assertion = yield from self._credential.assertion(self._issuer, self._clock)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {assertion.reveal()}"}
-        return Request("POST", self._at(path), headers, json_of(body))
+        return Request("POST", self._at(path), headers, content)
 
     def _post(self, path: str, parameters: Form, headers: Mapping[str, str] | None = None) -> Flow[Request]:
         assertion = yield from self._credential.assertion(self._issuer, self._clock)
@@ -161,13 +162,22 @@ class Beside:
 
 
 def json_of(body: Mapping[str, Any]) -> Secret:
-    """The body, which may hold a token: it is revealed here and nowhere before."""
-    return Secret(json.dumps(body, default=_revealed))
+    """The body, which may hold a token: it is revealed here and nowhere before.
+
+    Raises InvalidRequest for what is no JSON. Make it before a credential is asked for, which would stand beside it in a traceback.
+    """
+    try:
+        return Secret(json.dumps(body, default=_revealed, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        failure = type(error).__name__
+    raise InvalidRequest(f"what is asked has no JSON ({failure})", code="not_json")
 
 
-def _revealed(value: object) -> str:
+def _revealed(value: object) -> Any:
     if isinstance(value, Secret):
         return value.reveal()
+    if isinstance(value, Mapping):
+        return dict(value)
     raise TypeError(f"{type(value).__name__} is no JSON")
 
 

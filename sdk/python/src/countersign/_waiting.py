@@ -10,7 +10,7 @@ from typing import Final, Literal
 from . import _calls as calls
 from ._core import Core, secret_of
 from ._flow import Clock, Flow, Reply, Sleep
-from ._refusals import refusal
+from ._refusals import members, refusal
 from ._routes import Form
 from .approvals import INTERVAL, ApprovalRequest
 from .errors import AccessDenied, AlreadyCompleted, ApprovalPending, CountersignError, Unavailable
@@ -63,7 +63,8 @@ def look(core: Core, request: ApprovalRequest, *, wait: float, insist: bool = Fa
     until = core.clock.ticks() + max(wait, 0.0)
     pace, failures = core.paces.of(request), 0
     if at_least_once:
-        until = max(until, pace.next_at)
+        # But not as long as an authority that was away may have said.
+        until = max(until, min(pace.next_at, core.clock.ticks() + max(pace.interval, core.timeout)))
     while True:
         now = core.clock.ticks()
         if pace.next_at > now:
@@ -166,8 +167,12 @@ def once_only(once: Callable[[float], Flow[Reply]], clock: Clock, timeout: float
             failure = error
         else:
             if reply.status == 200:
-                return
-            failure = refusal(reply, "complete")
+                if members(reply).get("completed") is True:
+                    return
+                # A page of somebody in between says nothing of the operation.
+                failure = Unavailable("the answer does not say that the operation is completed", code="unreadable_answer", status=200)
+            else:
+                failure = refusal(reply, "complete")
         if isinstance(failure, AlreadyCompleted) and lost:
             raise Unavailable(
                 "an answer was lost, and it cannot be told whether the operation was completed by us",

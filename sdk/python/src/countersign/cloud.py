@@ -16,7 +16,7 @@ from ._flow import Clock, Flow, NoAnswer, Reply, Request, call, send
 from .credentials import Credential, signed_text
 from .errors import ConfigurationError, CredentialInvalid, Unavailable
 from .secret import Secret
-from .tokens import unverified
+from .tokens import end_of
 
 __all__ = ["AWS", "GCP", "Azure", "Cloud", "by_environment", "by_name", "probe"]
 
@@ -51,8 +51,8 @@ class Cloud(Credential):
             return kept[1]
         text = yield from self.obtain(audience)
         token = signed_text(text.reveal(), self.describe())
-        end = unverified(token.reveal()).get("exp")
-        if isinstance(end, int | float):
+        end = end_of(token)
+        if end is not None:
             self._kept = (audience, token, end - _BEFORE_END)
         return token
 

@@ -82,7 +82,7 @@ class TokenFile(Credential):
         try:
             with open(self.path, encoding="ascii") as file:
                 return signed_text(file.read(_LENGTH_MAX + 1), self.describe())
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             failure = type(error).__name__
         raise CredentialInvalid(f"the {self.describe()} cannot be read ({failure})")
 
@@ -118,7 +118,8 @@ class PrivateKey(Credential):
         self._kid = kid
         given = Secret(os.fspath(path_or_pem))
         del path_or_pem
-        is_pem = given.reveal().lstrip().startswith("-----BEGIN")
+        # What has lines is no path, and must not be named as one: some tools write words before a key.
+        is_pem = "-----BEGIN" in given.reveal() or "\n" in given.reveal()
         self._where = "private key" if is_pem else f"private key {given.reveal()}"
         self._key = _load(given if is_pem else _private_file(Path(given.reveal()), self._where), self._where)
 
@@ -170,6 +171,6 @@ def _private_file(path: Path, where: str) -> Secret:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if not mode & 0o077:
                 return Secret(file.read(_LENGTH_MAX))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CredentialInvalid(f"the {where} cannot be read ({type(error).__name__})") from None
     raise CredentialInvalid(f"the {where} may be read by others than its owner", advice=f"chmod 600 {path}")

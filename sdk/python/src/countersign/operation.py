@@ -33,6 +33,8 @@ class Operation:
         if self.resource is not None and ":" not in self.resource:
             raise InvalidRequest("a resource is 'type:path'", advice="For example 'document:reports/q3'.")
         if self.parameters is not None:
+            if not isinstance(self.parameters, Mapping):
+                raise InvalidRequest("parameters are no object", code="not_canonical", advice="Parameters have names.")
             object.__setattr__(self, "parameters", json.loads(canonical(self.parameters)))
 
     def details(self) -> dict[str, Any]:

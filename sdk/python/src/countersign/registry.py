@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,11 +13,11 @@ from . import _calls as calls
 from ._drive import AsyncDriver, SyncDriver
 from ._flow import Clock, Flow, Reply, Request
 from ._refusals import refusal
+from ._routes import json_of
 from ._wire import AsyncClients, Clients
 from .config import Settings
 from .credentials import Credential, Supplied, TokenFile
 from .errors import Unavailable
-from .secret import Secret
 
 __all__ = ["AsyncRegistry", "RegisteredAgent", "Registry"]
 
@@ -129,12 +128,14 @@ class _Flows:
         *,
         repeatable: bool = True,
     ) -> Flow[Reply]:
+        content = None if body is None else json_of(body)
+
         def make() -> Flow[Request]:
             token = yield from self._credential.assertion("", self._clock)
             sent = {"Authorization": f"Bearer {token.reveal()}", **(headers or {})}
-            if body is None:
+            if content is None:
                 return Request(method, self._url + path, sent)
-            return Request(method, self._url + path, {**sent, "Content-Type": "application/json"}, Secret(json.dumps(body)))
+            return Request(method, self._url + path, {**sent, "Content-Type": "application/json"}, content)
 
         asking = calls.ask(make, "registry", clock=self._clock, timeout=self._timeout, retries=self._retries, repeatable=repeatable)
         return (yield from asking)

@@ -79,10 +79,12 @@ class _Flows:
             "context": {**(context or {}), "access_token": verified.token},
         }
 
+        content = json_of(body)
+
         def make() -> Flow[Request]:
             assertion = yield from self._credential_of().assertion(self.issuer, self._clock)
             headers = {"Content-Type": "application/json", "Authorization": f"Bearer {assertion.reveal()}"}
-            return Request("POST", self.issuer.rstrip("/") + "/access/v1/evaluation", headers, json_of(body))
+            return Request("POST", self.issuer.rstrip("/") + "/access/v1/evaluation", headers, content)
 
         asking = calls.ask(make, "question", clock=self._clock, timeout=self._timeout, retries=1)
         return Decision.of(calls.expect((yield from asking), "question"))
