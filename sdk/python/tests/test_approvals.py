@@ -24,6 +24,7 @@ from countersign import (
     Sidecar,
     Unavailable,
 )
+from countersign import _waiting as waiting
 from countersign.testing import FakeAuthority
 
 PAY = Operation("payments.authorize", "invoice:INV-7", {"amount": 500, "currency": "EUR"})
@@ -281,3 +282,17 @@ def test_an_operation_cannot_be_changed_after_it_was_made() -> None:
 def test_what_is_no_json_is_no_operation(parameters: Any) -> None:
     with pytest.raises(InvalidRequest):
         Operation("pay", "x:1", parameters)
+
+
+def test_a_look_that_was_long_on_its_way_makes_the_next_one_no_sooner(client_of: Any) -> None:
+    with FakeAuthority(interval=0.6) as authority:
+        authority.allow("a.b")
+        authority.require_approval("pay")
+        client = client_of(url=authority.url, credential=lambda: "a.b.c")
+        request = client.request_approval(Operation("pay"))
+        authority.slow(0.4)
+        for _ in range(2):
+            with pytest.raises(ApprovalPending):
+                client.run(waiting.look(client.core, request, wait=0.0, at_least_once=True))
+            authority.slow(0.0)
+        assert client.core.paces.of(request).interval == 0.6, "it was never told to slow down"

@@ -80,9 +80,12 @@ def look(core: Core, request: ApprovalRequest, *, wait: float, insist: bool = Fa
             reply = yield from _poll(core, request, hold)
             token = core.take(reply, "poll")
         except ApprovalPending as pending:
-            failures = 0
+            failures, answered = 0, core.clock.ticks()
             if pending.code == "slow_down":
-                pace.slow_down(core.clock.ticks())
+                pace.slow_down(answered)
+            else:
+                # The service counts from when it was asked, which may be later than when we began to ask.
+                pace.looked(max(now, answered - hold))
         except Unavailable as error:
             if not insist:
                 raise
