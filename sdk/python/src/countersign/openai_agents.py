@@ -135,7 +135,7 @@ class _Guarding:
                 f"the MCP servers of agent {agent.name} do not go through the guard",
                 advice="Guard what they serve where it is served, by the token, and list them in an agent without other rights.",
             )
-        guarded: Any = agent.clone(tools=self.tools(agent.tools), handoffs=[])
+        guarded: Any = agent.clone(tools=self.tools(agent.tools), handoffs=[], mcp_servers=[])
         known[id(agent)] = guarded
         guarded.handoffs = [self._handoff(each, agent, known) for each in agent.handoffs]
         return guarded
@@ -143,8 +143,7 @@ class _Guarding:
     def _handoff(self, each: Any, of: Agent[Any], known: dict[int, Any]) -> Any:
         if not isinstance(each, Handoff):
             return self.agent(each, known)
-        target = each._agent_ref() if each._agent_ref is not None else None
-        if target is None or not _is_guarded(target):
+        if not _is_guarded(_target(each)):
             raise ConfigurationError(
                 f"agent {of.name} hands over to {each.agent_name}, which is not guarded",
                 advice="Write handoff(guard_agent(agent, guard)).",
@@ -290,9 +289,21 @@ def _was_woken(context: ToolContext[Any]) -> bool:
     return context.is_tool_approved(context.tool_name, context.tool_call_id) is True
 
 
-def _is_guarded(agent: Any) -> bool:
-    tools, servers = getattr(agent, "tools", None), getattr(agent, "mcp_servers", None)
-    return isinstance(tools, list) and not servers and all(getattr(tool, _GUARDED, False) for tool in tools)
+def _target(handoff: Any) -> Any:
+    """The agent to which a handoff leads, as far as it says so."""
+    if not isinstance(handoff, Handoff):
+        return handoff
+    return None if handoff._agent_ref is None else handoff._agent_ref()
+
+
+def _is_guarded(agent: Any, known: frozenset[int] = frozenset()) -> bool:
+    """Whether all tools of an agent ask a guard, and those of each agent that it could come to hand over to."""
+    if id(agent) in known:
+        return True
+    tools, servers, handoffs = (getattr(agent, name, None) for name in ("tools", "mcp_servers", "handoffs"))
+    if not isinstance(tools, list) or servers or not all(getattr(tool, _GUARDED, False) for tool in tools):
+        return False
+    return isinstance(handoffs, list) and all(_is_guarded(_target(each), known | {id(agent)}) for each in handoffs)
 
 
 def _details(why: Denied | Pending) -> dict[str, Any]:

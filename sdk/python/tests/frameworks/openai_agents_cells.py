@@ -312,7 +312,13 @@ def test_openai_agents_what_would_not_go_through_the_guard_is_refused(plain: Rig
     plain.build()
     bare = Agent(name="bare", tools=tools_of(plain.ran))
     guarded = guard_agent(bare, plain.guard)
+    # An agent without tools of its own, behind which there are others.
+    router = Agent(name="router", handoffs=[bare])
+    further = Agent(name="further", handoffs=[handoff(router)])
     bad: list[dict[str, Any]] = [
+        {"handoffs": [handoff(router)]},
+        {"handoffs": [handoff(further)]},
+        {"tools": [router.as_tool("ask", "Asks.")]},
         {"tools": [WebSearchTool()]},
         {"tools": [bare.as_tool("ask", "Asks.")]},
         {"handoffs": [handoff(bare)]},
@@ -321,6 +327,10 @@ def test_openai_agents_what_would_not_go_through_the_guard_is_refused(plain: Rig
     for each in bad:
         with pytest.raises(ConfigurationError):
             guard_agent(Agent(name="bot", **each), plain.guard)
+    behind = guard_agent(router, plain.guard)
+    assert guard_agent(Agent(name="bot", tools=[behind.as_tool("ask", "Asks.")], handoffs=[handoff(behind)]), plain.guard).name == "bot"
+    bare.mcp_servers.append(object())  # type: ignore[arg-type]
+    assert guarded.mcp_servers == [], "what comes to the agent that was given comes not to this one"
     assert guard_agent(Agent(name="bot", tools=[guarded.as_tool("ask", "Asks.")], handoffs=[handoff(guarded)]), plain.guard).name == "bot"
 
 
