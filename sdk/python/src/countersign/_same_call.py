@@ -71,7 +71,7 @@ class Call:
         if subject_token is None and self._allowed(guard):
             return
         tools = {name: replace(tool, sends_token=True) for name, tool in guard.tools.items()}
-        self._check(Guard(guard.client, tools, mode="interrupt"), subject_token)
+        self._check(Guard(guard.client, tools, mode="interrupt", justification=guard.justification), subject_token)
 
     def _check(self, guard: Guard, subject_token: SubjectToken | None) -> Permit:
         try:

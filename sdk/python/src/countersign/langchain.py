@@ -138,7 +138,7 @@ class _Gate:
     def __init__(self, guard: Guard, subject_token: SubjectToken | None) -> None:
         self.guard, self._subject_token = guard, subject_token
         # For where a pause could not be resumed.
-        self._patient = Guard(guard.client, guard.tools, mode="wait", max_wait=guard.max_wait)
+        self._patient = Guard(guard.client, guard.tools, mode="wait", max_wait=guard.max_wait, justification=guard.justification)
 
     def mapped(self, tools: list[Any]) -> list[str]:
         """The names of the tools that are in the map of the guard."""

@@ -35,7 +35,7 @@ from langgraph.types import Command
 
 from countersign import Operation
 from countersign.guard import Guard
-from countersign.langchain import pending_approvals, resume_command
+from countersign.langchain import CountersignMiddleware, pending_approvals, resume_command
 
 
 def test_langchain_registry_shows_the_model_what_the_agent_could_use(rig: Rig) -> None:
@@ -100,6 +100,12 @@ def test_langchain_jit_approve_is_waited_for_where_a_pause_could_not_be_resumed(
     result = rig.invoke()
     beside.join()
     assert (rig.did(), result["messages"][-1].content) == ([PAID], "Done.")
+
+
+def test_langchain_jit_approve_shows_the_same_justification_where_a_pause_could_not_be_resumed(plain: Rig) -> None:
+    guard = Guard(plain.client, TOOLS, mode="interrupt", max_wait=7.0, justification="the invoice is due")
+    patient = CountersignMiddleware(guard)._gate._patient
+    assert (patient.mode, patient.max_wait, patient.justification) == ("wait", 7.0, "the invoice is due")
 
 
 def test_langchain_jit_approve_in_vain_waited_for_is_told_to_the_model(plain: Rig) -> None:
