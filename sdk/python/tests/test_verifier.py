@@ -164,9 +164,9 @@ def _code(verifier: Any, token: str) -> str | None:
 
 
 def test_without_the_feed_nothing_is_taken(verifier_of: Any, authority: FakeAuthority, monkeypatch: Any) -> None:
-    from countersign import verifier as module
+    from countersign import revocation as module
 
-    monkeypatch.setattr(module, "_FIRST_STATE", 0.3)
+    monkeypatch.setattr(module, "FIRST", 0.3)
     authority.fail(503, 1000, path="/revocations")
     verifier = verifier_of(authority.url, AUDIENCE)
     for _ in range(2):

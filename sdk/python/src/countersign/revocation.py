@@ -13,6 +13,7 @@ from . import _calls as calls
 from . import _wire as wire
 from ._drive import SyncDriver
 from ._flow import Clock, Flow, Request
+from ._fork import anew_in_child
 from ._jws import parse, verify
 from ._keys import Keys
 from .errors import CountersignError
@@ -22,6 +23,8 @@ __all__ = ["RevocationFeed"]
 
 _log = logging.getLogger("countersign")
 
+#: How long the first tokens wait for the first state, in seconds.
+FIRST: Final = 5.0
 #: How long the stream may be silent, in seconds. A heartbeat comes every second.
 SILENCE: Final = 3.0
 _TYPES: Final = {
@@ -39,16 +42,33 @@ class RevocationFeed:
         self._keys = Keys(issuer, self._clock)
         self._clients = wire.Clients(None, ca_file)
         self._driver = SyncDriver(self._clients)
-        self._state: FeedState | None = None
-        self._news = threading.Condition()
         self._stopped = threading.Event()
+        self._anew()
+        anew_in_child(self)
+
+    def _anew(self) -> None:
+        self._state: FeedState | None = None
+        #: When the state ends by the clock that only grows, because the other may be set back.
+        self._until = float("-inf")
+        self._news = threading.Condition()
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
+        self._begun: float | None = None
+        self._was_heard = False
+
+    def forked(self) -> None:
+        """Nobody follows it here yet."""
+        was_stopped = self._stopped.is_set()
+        self._stopped = threading.Event()
+        if was_stopped:
+            self._stopped.set()
+        self._anew()
 
     def start(self) -> None:
         """Begins to follow, unless it does."""
         with self._start:
             if self._thread is None and not self._stopped.is_set():
+                self._begun = self._clock.ticks()
                 self._thread = threading.Thread(target=self._follow, name="countersign-feed", daemon=True)
                 self._thread.start()
 
@@ -69,13 +89,25 @@ class RevocationFeed:
 
     def reason(self, claims: Mapping[str, Any]) -> str | None:
         """Why a token that was verified is dead, `unknown` if nobody can tell, None if it is alive."""
-        return reason(self._state, claims, self._clock.now())
+        return reason(self._living(), claims, self._clock.now())
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the first state is still to be waited for."""
+        begun = self._begun
+        return not self._was_heard and (begun is None or self._clock.ticks() < begun + FIRST)
+
+    def ready(self) -> None:
+        """Begins to follow, and waits for the first state: for all who ask together no longer than for the first of them."""
+        self.start()
+        if self._begun is not None:
+            self.wait(self._begun + FIRST - self._clock.ticks())
 
     def wait(self, timeout: float) -> bool:
         """Waits for a state that counts. Whether there is one."""
 
         def known() -> bool:
-            state = self._state
+            state = self._living()
             return state is not None and self._clock.now() < state.exp
 
         with self._news:
@@ -115,7 +147,12 @@ class RevocationFeed:
             self._take(None)
         elif event.name in _TYPES:
             claims = self._driver.run(self._verified(event))
-            self._take(step(self._state, event.name, claims))
+            state = step(self._state, event.name, claims)
+            known = self._living()
+            if known is not None and state.as_of < known.as_of:
+                # Of another replica, say, whose view lags: what was ended would live again.
+                raise CountersignError("what is told is older than what is known", code="feed_too_old")
+            self._take(state)
 
     def _verified(self, event: Event) -> Flow[Mapping[str, Any]]:
         jws = parse(event.data, _TYPES[event.name], feed=True)
@@ -125,7 +162,12 @@ class RevocationFeed:
             raise CountersignError("the feed is that of another issuer", code="wrong_issuer")
         return jws.claims
 
+    def _living(self) -> FeedState | None:
+        return self._state if self._clock.ticks() < self._until else None
+
     def _take(self, state: FeedState | None) -> None:
         with self._news:
             self._state = state
+            if state is not None:
+                self._until, self._was_heard = self._clock.ticks() + state.exp - state.iat, True
             self._news.notify_all()

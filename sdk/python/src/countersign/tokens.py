@@ -16,7 +16,7 @@ __all__ = ["AccessToken"]
 _LENGTH_MAX: Final = 16 * 1024
 _LIFE_MAX: Final = 86_400
 #: Later than any time that can be meant, in unix seconds: the year 10000.
-_NEVER: Final = 253_402_300_800
+NEVER: Final = 253_402_300_800
 
 
 class AccessToken:
@@ -103,7 +103,7 @@ def unverified(token: str) -> dict[str, Any]:
 def end_of(token: Secret) -> float | None:
     """When a JWT says that it ends, in unix seconds, if it says so in a way that can be; unverified."""
     end = unverified(token.reveal()).get("exp")
-    return float(end) if isinstance(end, int | float) and not isinstance(end, bool) and 0 <= end < _NEVER else None
+    return float(end) if isinstance(end, int | float) and not isinstance(end, bool) and 0 <= end < NEVER else None
 
 
 def _graphic(text: str) -> bool:

@@ -11,6 +11,7 @@ from .canonical import same
 from .errors import InsufficientScope, TokenExpired, TokenRejected
 from .resources import is_resource, matches
 from .secret import Secret
+from .tokens import NEVER
 
 __all__ = ["VerifiedToken"]
 
@@ -121,6 +122,12 @@ def _said(claims: Mapping[str, Any], token: Secret, expires_at: int) -> Verified
         raise _malformed("authorization_details is no list of objects")
     if not isinstance(links, list) or not links or [_sub(link) for link in links] != list(chain):
         raise _malformed("the agents on which it depends are not those of the chain")
+    if not all(isinstance(link.get("agent_uid"), str) for link in links) or not _is_texts(claims.get("ancestors", [])):
+        raise _malformed("it does not say on what it depends")
+    if "user" in claims and not _is_vouched(claims["user"]):
+        raise _malformed("it does not say who vouched for the user")
+    if any(link.get("issuer") is not None and not _has_uid(link["issuer"]) for link in links):
+        raise _malformed("it does not say who vouched for an agent")
     if (user is None) != ("user" not in claims) or chain[-1] != claims["client_id"]:
         raise _malformed("its claims do not fit each other")
     return VerifiedToken(
@@ -160,8 +167,20 @@ def _sub(value: object) -> str | None:
     return sub if isinstance(sub, str) else None
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _is_vouched(user: object) -> bool:
+    return isinstance(user, dict) and _has_uid(user.get("issuer"))
+
+
+def _has_uid(issuer: object) -> bool:
+    return isinstance(issuer, dict) and isinstance(issuer.get("uid"), str)
+
+
 def _is_time(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < NEVER
 
 
 def _malformed(why: str) -> TokenRejected:

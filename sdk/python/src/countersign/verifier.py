@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from . import _calls as calls
 from . import _waiting as waiting
 from ._drive import AsyncDriver, SyncDriver
-from ._flow import Clock, Flow, Reply, Request, form
+from ._flow import Clock, Flow, Reply, Request, call, form, join
 from ._jws import parse, verify
 from ._keys import Keys
 from ._refusals import Asked, refusal
@@ -31,8 +31,6 @@ Revocation = Literal["feed", "introspect", "none"]
 GivenCredential = Credential | Callable[[], str] | str | os.PathLike[str] | None
 
 _ACCESS_TOKEN: Final = frozenset({"at+jwt"})
-#: How long the first token waits for the first state of the feed, in seconds.
-_FIRST_STATE: Final = 5.0
 _DEAD: Final = {
     "agent_ended": "an agent of the chain was stopped, or its tokens were",
     "token_revoked": "the token, or one from which it descends, was revoked",
@@ -66,6 +64,11 @@ class _Flows:
         if self.revocation == "introspect":
             yield from self._introspect(verified)
         return verified
+
+    def first(self, feed: RevocationFeed) -> Flow[None]:
+        """Begins to follow the feed, and has everybody who comes meanwhile wait for its first state."""
+        if feed.is_new:
+            yield from join("feed", lambda: call(feed.ready))
 
     def _introspect(self, verified: VerifiedToken) -> Flow[None]:
         reply = yield from self._post("introspection_endpoint", [("token", verified.token)], "introspect")
@@ -160,7 +163,6 @@ class Verifier:
         ca_file = Settings.read(ca_file=ca_file).ca_file
         self._driver = SyncDriver(Clients(http_client, ca_file))
         self.feed = RevocationFeed(issuer, ca_file=ca_file) if revocation == "feed" else None
-        self._started = False
 
     def __enter__(self) -> Verifier:
         return self
@@ -181,8 +183,7 @@ class Verifier:
     def start(self) -> None:
         """Begins to follow the feed, which the first token does otherwise."""
         if self.feed is not None:
-            self.feed.start()
-            self.feed.wait(_FIRST_STATE)
+            self._driver.run(self._flows.first(self.feed))
 
     def close(self) -> None:
         """Ends what runs, and closes the connections."""
@@ -194,9 +195,7 @@ class Verifier:
         """Who shows this token, and for what. Raises TokenRejected, or Unavailable if it cannot be told: neither is a yes."""
         verified = self._driver.run(self._flows.verify(token))
         if self.feed is not None:
-            if not self._started:
-                self._started = True
-                self.start()
+            self._driver.run(self._flows.first(self.feed))
             _dead(self.feed.reason(verified.claims))
         return verified
 
@@ -228,7 +227,6 @@ class AsyncVerifier:
         ca_file = Settings.read(ca_file=ca_file).ca_file
         self._driver = AsyncDriver(AsyncClients(http_client, ca_file))
         self.feed = RevocationFeed(issuer, ca_file=ca_file) if revocation == "feed" else None
-        self._started = False
 
     async def __aenter__(self) -> AsyncVerifier:
         return self
@@ -249,8 +247,7 @@ class AsyncVerifier:
     async def start(self) -> None:
         """Begins to follow the feed, which the first token does otherwise."""
         if self.feed is not None:
-            self.feed.start()
-            await asyncio.to_thread(self.feed.wait, _FIRST_STATE)
+            await self._driver.run(self._flows.first(self.feed))
 
     async def aclose(self) -> None:
         """Ends what runs, and closes the connections."""
@@ -262,9 +259,7 @@ class AsyncVerifier:
         """Who shows this token, and for what."""
         verified = await self._driver.run(self._flows.verify(token))
         if self.feed is not None:
-            if not self._started:
-                self._started = True
-                await self.start()
+            await self._driver.run(self._flows.first(self.feed))
             _dead(self.feed.reason(verified.claims))
         return verified
 
