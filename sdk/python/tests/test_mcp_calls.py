@@ -165,3 +165,26 @@ def test_the_metadata_says_where_tokens_are_from(authority: FakeAuthority) -> No
         "bearer_methods_supported": ["header"],
         "scopes_supported": ["document.read"],
     }
+
+
+def test_mcp_a_body_that_is_nested_too_deeply_is_400(authority: FakeAuthority) -> None:
+    assert post(authority, token(authority), b"[" * 200_000 + b"]" * 200_000).status_code == 400
+
+
+def test_mcp_a_websocket_in_which_calls_could_be_made_unseen_is_not_opened(authority: FakeAuthority) -> None:
+    reached, sent = [], []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope["type"])
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def run() -> None:
+        async with AsyncVerifier(authority.url, RESOURCE, revocation="none") as verifier:
+            app = protect(inner, verifier, RESOURCE, TOOLS)
+            headers = [(b"authorization", f"Bearer {token(authority)}".encode())]
+            await app({"type": "websocket", "path": "/mcp/ws", "headers": headers}, None, send)  # type: ignore[arg-type]
+
+    asyncio.run(run())
+    assert (reached, sent) == ([], [{"type": "websocket.close", "code": 1008}])

@@ -122,6 +122,10 @@ class _Calls:
         self._app, self._audience, self._tools = app, audience, tools
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            # What is said in it is not looked at, so nothing is.
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -196,7 +200,10 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 def _messages(body: bytes) -> list[Any]:
     """The messages in it. Raises ValueError for what the server behind might read in another way than we do."""
-    value = json.loads(body.decode("utf-8"), object_pairs_hook=_once)
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     return value if isinstance(value, list) else [value]
 
 
