@@ -6,12 +6,14 @@ as flows; a driver carries the effects out, with threads or with asyncio (`_driv
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
+from .errors import CountersignError
 from .secret import Secret
 
 T = TypeVar("T")
@@ -106,6 +108,28 @@ def join(key: Hashable, make: Callable[[], Flow[T]]) -> Flow[T]:
     """Joins, with the type of what comes back."""
     result: T = yield Join(key, make)
     return result
+
+
+def while_wanted(flow: Flow[T], gone: threading.Event) -> Flow[T]:
+    """The same flow, which does nothing more once whoever waited for it is gone: it may run in a thread that nobody can cancel."""
+    try:
+        effect = next(flow)
+        while True:
+            if gone.is_set():
+                raise CountersignError("whoever has asked does not wait any more", code="cancelled")
+            try:
+                result = yield effect
+            except Exception as error:
+                thrown = error
+            else:
+                effect = flow.send(result)
+                continue
+            effect = flow.throw(thrown)
+    except StopIteration as stop:
+        found: T = stop.value
+        return found
+    finally:
+        flow.close()
 
 
 def form(parameters: list[tuple[str, str | Secret | None]]) -> Secret:

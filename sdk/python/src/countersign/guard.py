@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from . import _waiting as waiting
 from ._core import Core, secret_if_any
-from ._flow import Flow
+from ._flow import Flow, while_wanted
 from ._permits import Denied, Pending, Permit, current_permit
 from ._waiting import Mode
 from .approvals import ApprovalRequest
@@ -144,9 +145,13 @@ class Guard:
         return await self._arun(self._visible(list(names)))
 
     async def _arun(self, flow: Flow[T]) -> T:
-        if isinstance(self.client, Client):
-            return await asyncio.to_thread(self.client.run, flow)
-        return await self.client.run(flow)
+        if not isinstance(self.client, Client):
+            return await self.client.run(flow)
+        gone = threading.Event()
+        try:
+            return await asyncio.to_thread(self.client.run, while_wanted(flow, gone))
+        finally:
+            gone.set()
 
     def _visible(self, names: Sequence[str]) -> Flow[list[str]]:
         mapped = [name for name in names if name in self.tools]
