@@ -223,6 +223,16 @@ def test_a_sidecar_is_asked_past_every_proxy(client_of: Any, authority: FakeAuth
     assert client_of(credential=Sidecar(authority.sidecar_url)).token().value
 
 
+def test_an_authority_on_this_machine_is_asked_past_every_proxy(
+    client_of: Any, authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority.allow("a.b")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    client = client_of(url=authority.url, credential=lambda: "a.b.c", max_retries=0, timeout=2.0)
+    assert client.token().value, "a proxy would have been shown the credential in the clear"
+
+
 @pytest.mark.parametrize("url", ["http://10.0.0.1:7710", "http://sidecar:7710", "http://169.254.169.254", "http://127.0.0.1.evil.example"])
 def test_a_sidecar_elsewhere_is_not_accepted(url: str) -> None:
     with pytest.raises(ConfigurationError):

@@ -47,12 +47,12 @@ class Clients:
     def for_(self, request: Request) -> Any:
         """The client that may send this."""
         with self._lock:
-            if request.local:
+            if self._given.is_there and not request.local:
+                return self._given.client()
+            if request.local or _is_plain(request):
                 if self._local is None:
                     self._local = httpx.Client(trust_env=False, follow_redirects=False)
                 return self._local
-            if self._given.is_there:
-                return self._given.client()
             if self._authority is None:
                 self._authority = httpx.Client(verify=trust(self._ca_file), follow_redirects=False, limits=_LIMITS)
             return self._authority
@@ -85,12 +85,12 @@ class AsyncClients:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._local, self._authority = loop, None, None
-        if request.local:
+        if self._given.is_there and not request.local:
+            return self._given.client()
+        if request.local or _is_plain(request):
             if self._local is None:
                 self._local = httpx.AsyncClient(trust_env=False, follow_redirects=False)
             return self._local
-        if self._given.is_there:
-            return self._given.client()
         if self._authority is None:
             self._authority = httpx.AsyncClient(verify=trust(self._ca_file), follow_redirects=False, limits=_LIMITS)
         return self._authority
@@ -128,6 +128,11 @@ class _Given:
 
     def forked(self) -> None:
         self._is_anothers = self._is_anothers or self._used
+
+
+def _is_plain(request: Request) -> bool:
+    """Whether it is for an authority on this machine, without TLS: a proxy would be shown the credential."""
+    return request.url.lower().startswith("http:")
 
 
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=15.0)
