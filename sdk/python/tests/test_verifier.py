@@ -134,6 +134,19 @@ def test_a_thousand_tokens_with_unknown_keys_make_one_request(authority: FakeAut
     assert authority.count(JWKS) == 2
 
 
+@pytest.mark.parametrize("where", ["http://10.0.0.1/keys", "http://countersign.example.com", "ftp://127.0.0.1", "keys", 5])
+@pytest.mark.parametrize("name", ["jwks_uri", "introspection_endpoint"])
+def test_metadata_that_lead_out_of_this_machine_without_tls_lead_nowhere(
+    verifier_of: Any, authority: FakeAuthority, name: str, where: Any
+) -> None:
+    verifier = verifier_of(authority.url, AUDIENCE, revocation="introspect", credential=lambda: "a.server.token")
+    verifier.verify(authority.token_for("x"))
+    keys = verifier._flows.keys
+    keys._metadata, keys._read_at = {**keys._metadata, name: where}, float("-inf")
+    with pytest.raises(ConfigurationError):
+        verifier.verify(authority.token_for("x"))
+
+
 def test_while_the_keys_cannot_be_read_nothing_is_taken(verifier_of: Any, authority: FakeAuthority) -> None:
     verifier = verifier_of(authority.url, AUDIENCE, revocation="none", timeout=0.5)
     token = authority.token_for("x")

@@ -11,6 +11,7 @@ import jwt
 from . import _calls as calls
 from ._flow import Clock, Flow, Request, join
 from ._jws import keys_of
+from .config import endpoint
 from .errors import ConfigurationError
 
 #: How long keys are kept at most, in seconds, whatever the answer allows.
@@ -42,7 +43,8 @@ class Keys:
         url = metadata.get(name)
         if not isinstance(url, str):
             raise ConfigurationError(f"the metadata of {self.issuer} has no {name}")
-        return url
+        # Credentials are sent to it, and what it says is believed.
+        return endpoint(url, f"the {name} of {self.issuer}")
 
     def _read(self) -> Flow[None]:
         url = yield from self.at("jwks_uri")
