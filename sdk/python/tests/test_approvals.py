@@ -26,6 +26,7 @@ from countersign import (
 )
 from countersign import _waiting as waiting
 from countersign.testing import FakeAuthority
+from countersign.testing.server import Answer
 
 PAY = Operation("payments.authorize", "invoice:INV-7", {"amount": 500, "currency": "EUR"})
 
@@ -296,3 +297,33 @@ def test_a_look_that_was_long_on_its_way_makes_the_next_one_no_sooner(client_of:
                 client.run(waiting.look(client.core, request, wait=0.0, at_least_once=True))
             authority.slow(0.0)
         assert client.core.paces.of(request).interval == 0.6, "it was never told to slow down"
+
+
+def test_a_page_of_somebody_in_between_completes_nothing(client: Any, authority: FakeAuthority) -> None:
+    authority.allow("a.b")
+    authority.require_approval("pay")
+    request = client.request_approval(Operation("pay"))
+    authority.approve(request.id)
+    token = client.approval(request)
+    authority.fail(200, 2, path="/jit/complete")
+    with pytest.raises(Unavailable):
+        client.complete(token)
+    client.complete(token)
+
+
+def test_half_an_answer_to_a_completion_is_a_lost_one(client: Any, authority: FakeAuthority, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority.allow("a.b")
+    authority.require_approval("pay")
+    request = client.request_approval(Operation("pay"))
+    authority.approve(request.id)
+    token = client.approval(request)
+    answer = authority._server._answer_to
+
+    def cut(asked: Any) -> Any:
+        said = answer(asked)
+        return Answer(200, '{"completed":tr') if asked.path == "/jit/complete" and said.status == 200 else said
+
+    monkeypatch.setattr(authority._server, "_answer_to", cut)
+    with pytest.raises(Unavailable) as unknown:
+        client.complete(token)
+    assert unknown.value.code == "completion_unknown"

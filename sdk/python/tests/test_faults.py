@@ -181,18 +181,6 @@ def test_an_authority_that_is_away_for_an_hour_holds_nobody_up_for_an_hour(clien
     assert pending.value.retry_after > 3000
 
 
-def test_a_page_of_somebody_in_between_completes_nothing(client: Any, authority: FakeAuthority) -> None:
-    authority.allow("a.b")
-    authority.require_approval("pay")
-    request = client.request_approval(Operation("pay"))
-    authority.approve(request.id)
-    token = client.approval(request)
-    authority.fail(200, 2, path="/jit/complete")
-    with pytest.raises(Unavailable):
-        client.complete(token)
-    client.complete(token)
-
-
 def test_redirects_are_not_followed(client_of: Any, authority: FakeAuthority) -> None:
     client = client_of(url=authority.url, credential=lambda: "a.b.c")
     authority.fail(302)

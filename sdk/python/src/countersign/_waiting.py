@@ -166,16 +166,12 @@ def once_only(once: Callable[[float], Flow[Reply]], clock: Clock, timeout: float
         failure: CountersignError
         try:
             reply = yield from once(until - clock.ticks())
+            # A page of somebody in between says nothing of the operation, nor does half an answer.
+            if reply.status == 200 and members(reply).get("completed") is True:
+                return
+            failure = refusal(reply, "complete")
         except Unavailable as error:
             failure = error
-        else:
-            if reply.status == 200:
-                if members(reply).get("completed") is True:
-                    return
-                # A page of somebody in between says nothing of the operation.
-                failure = Unavailable("the answer does not say that the operation is completed", code="unreadable_answer", status=200)
-            else:
-                failure = refusal(reply, "complete")
         if isinstance(failure, AlreadyCompleted) and lost:
             raise Unavailable(
                 "an answer was lost, and it cannot be told whether the operation was completed by us",
