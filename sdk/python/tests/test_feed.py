@@ -113,6 +113,8 @@ def test_a_view_that_lags_brings_nothing_back_to_life(authority: FakeAuthority) 
         {"user": None, **ADA},
         {"user": {}, **ADA},
         {"user": {"issuer": {"uid": ["x"]}}, **ADA},
+        {"authorization_details": [{"type": ["x"]}]},
+        {"authorization_details": [{}]},
         {"ancestors": [["x"]]},
         {"ancestors": {"x": 1}},
         {"links": [{"sub": "agent:test/bot", "agent_uid": ["x"], "epoch": 0}]},
@@ -126,3 +128,9 @@ def test_claims_of_no_known_shape_are_refused_and_nothing_else(authority: FakeAu
     with Verifier(authority.url, AUDIENCE) as verifier, pytest.raises(TokenRejected) as refused:
         verifier.verify(token)
     assert refused.value.code == "claims_malformed"
+
+
+@pytest.mark.parametrize("token", [None, b"a.b.c", 5, ""])
+def test_what_is_no_text_is_no_token(authority: FakeAuthority, token: Any) -> None:
+    with Verifier(authority.url, AUDIENCE) as verifier, pytest.raises(TokenRejected):
+        verifier.verify(token)

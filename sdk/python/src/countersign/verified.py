@@ -118,8 +118,8 @@ def _said(claims: Mapping[str, Any], token: Secret, expires_at: int) -> Verified
     user = subject.removeprefix("user:") if subject.startswith("user:") else None
     details = claims.get("authorization_details", [])
     links = claims.get("links")
-    if not isinstance(details, list) or not all(isinstance(entry, dict) for entry in details):
-        raise _malformed("authorization_details is no list of objects")
+    if not isinstance(details, list) or not all(isinstance(entry, dict) and isinstance(entry.get("type"), str) for entry in details):
+        raise _malformed("authorization_details is no list of objects that have a type")
     if not isinstance(links, list) or not links or [_sub(link) for link in links] != list(chain):
         raise _malformed("the agents on which it depends are not those of the chain")
     if not all(isinstance(link.get("agent_uid"), str) for link in links) or not _is_texts(claims.get("ancestors", [])):
