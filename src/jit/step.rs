@@ -157,7 +157,22 @@ pub(super) fn authentic<'a>(request: &'a Request, evidence: &EvidenceKey) -> Res
                 .to_owned(),
         );
     }
+    if !is_phase_of(&request.status) {
+        return Err("the phase is not that of what the operator recorded: somebody else wrote it".to_owned());
+    }
     Ok(question)
+}
+
+/// Whether the phase of an open request is the one that goes with what is attested, of which it is no part: whoever approves fixes until
+/// when, whoever issues fixes the token.
+const fn is_phase_of(status: &JitRequestStatus) -> bool {
+    let (approved, issued) = (status.redeem_by.is_some(), status.jti.is_some() && status.token_expires_at.is_some());
+    match status.phase {
+        Some(Phase::Pending) => !approved && !issued,
+        Some(Phase::Approved) => approved && !issued,
+        Some(Phase::Issued) => approved && issued,
+        _ => true,
+    }
 }
 
 /// Whether the agent still stands where it stood and may still ask this.

@@ -492,6 +492,7 @@ fn a19_a_status_that_the_operator_did_not_write_is_not_honoured() {
     forge(&|status| status.approvals[0].by.username = "mallory".to_owned());
     forge(&|status| status.approvals.clear());
     forge(&|status| status.agent_uid = Some("another".to_owned()));
+    forge(&|status| status.phase = Some(Phase::Issued));
     // What is fixed when the token is issued is attested too.
     let issue = |edit: &dyn Fn(&mut JitRequestStatus)| {
         let approved = fixture.approved();
@@ -506,6 +507,8 @@ fn a19_a_status_that_the_operator_did_not_write_is_not_honoured() {
     issue(&|status| status.issued_at = Some(super::status::time(21)));
     issue(&|status| status.key_id = Some("another".to_owned()));
     issue(&|status| status.bound_to = Some("another".to_owned()));
+    issue(&|status| status.phase = Some(Phase::Approved));
+    issue(&|status| status.phase = Some(Phase::Pending));
     let mut skipped = fixture.approved();
     skipped.status = JitRequestStatus {
         phase: Some(Phase::Issued),
@@ -526,6 +529,8 @@ fn a19_a_status_that_the_operator_did_not_write_is_not_honoured() {
     let mut pending = fixture.pending();
     pending.status.phase = Some(Phase::Approved);
     assert!(fixture.redeem(&pending, 20).is_err(), "a phase alone is no approval");
+    let change = fixture.change(&pending, 20);
+    assert_eq!((change.status.phase, change.reason), (Some(Phase::Revoked), Why::EvidenceMissing), "nor is it one that ran out");
 }
 
 #[test]

@@ -183,6 +183,9 @@ fn a19_an_approval_that_the_operator_did_not_record_yields_no_token() {
             evidence.into_iter().for_each(|evidence| status["evidence"] = evidence);
             write(name, &status);
         }
+        // The phase alone.
+        office.ask("phase");
+        write("phase", &json!({"phase": "Approved"}));
         office.ask("copied");
         let mut copied = real.clone();
         copied.as_object_mut().expect("a status").retain(|field, _| !["digest", "agentUid"].contains(&field.as_str()));
