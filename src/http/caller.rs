@@ -211,6 +211,12 @@ pub(super) async fn authenticate(
         Ok(caller) => {
             describe_caller(record, &caller);
             count(app, &caller)?;
+            // A resource server has no client_id that it could be held against.
+            if bearer.is_none()
+                && let Some(agent) = caller.agent(&app.snapshot)
+            {
+                check_client_id(form.get("client_id")?, &agent, CredentialRole::CLIENT)?;
+            }
             Ok(caller)
         }
         Err(error) => {

@@ -1,9 +1,9 @@
 //! `POST /oauth2/revoke` (RFC 7009): an agent gives up a token of its own, and with it everything that descends from it. One for an
 //! approved operation completes that. A request that has no token yet is withdrawn.
 
-use super::caller::{identify, no_authorization_header, required_client_assertion};
+use super::caller::{check_client_id, identify, no_authorization_header, required_client_assertion};
 use super::complete::{approval, of};
-use super::error::Refusal;
+use super::error::{CredentialRole, Refusal};
 use super::form::Form;
 use super::introspect::describe_chain;
 use super::poll::{is_of, seconds};
@@ -40,6 +40,7 @@ async fn revoke(app: &App, request: Request<Body>, record: &mut Record) -> Resul
     let credential = required_client_assertion(&form)?;
     let now = now_if_fresh(app)?;
     let (agent, _) = identify(app, credential, now, record).await?;
+    check_client_id(form.get("client_id")?, &agent, CredentialRole::CLIENT)?;
     let token = form.require("token")?;
     // RFC 7009 section 2.1: the hint may be wrong, so it is not used.
     form.get("token_type_hint")?;

@@ -204,6 +204,13 @@ fn j16_issuer_subject_and_client_are_one_agent_whose_key_it_is() {
         a.call("/oauth2/bc-authorize", &form).refused(401, "invalid_client");
         let poll = [("grant_type", crate::payments::CIBA), ("auth_req_id", "x"), ("client_id", client_id)];
         a.call("/oauth2/token", &poll).refused(401, "invalid_client");
+        for path in ["/oauth2/revoke", "/oauth2/introspect", "/jit/complete"] {
+            let reply = a.call(path, &[("token", "x"), ("client_id", client_id)]).refused(401, "invalid_client");
+            assert_eq!(a.record(&reply)["reason"], "client_id_mismatch", "{path} {client_id}");
+        }
+    }
+    for path in ["/oauth2/revoke", "/oauth2/introspect"] {
+        a.call(path, &[("token", "x"), ("client_id", &of_a)]).expect(200);
     }
     obtain("").refused(400, "invalid_request");
     let both = [("grant_type", "client_credentials"), ("client_id", of_b.as_str())];
