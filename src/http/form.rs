@@ -102,7 +102,7 @@ impl Form {
 }
 
 fn check_headers(headers: &HeaderMap, media_type: &str) -> Result<(), Refusal> {
-    if headers.get_all(header::CONTENT_ENCODING).iter().any(|v| v != "identity") {
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(Refusal::malformed("a compressed body is not accepted").status(StatusCode::UNSUPPORTED_MEDIA_TYPE).closing());
     }
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
@@ -112,10 +112,15 @@ fn check_headers(headers: &HeaderMap, media_type: &str) -> Result<(), Refusal> {
     };
     let mut parts = only.split(';').map(str::trim);
     let is_meant = parts.next().is_some_and(|t| t.eq_ignore_ascii_case(media_type));
-    if !is_meant || !parts.all(|p| p.eq_ignore_ascii_case("charset=utf-8")) {
+    if !is_meant || !parts.all(says_utf8) {
         return Err(Refusal::malformed(format!("the body must be {media_type} in UTF-8")).closing());
     }
     Ok(())
+}
+
+/// Whether a parameter of a media type is the charset that is meant, or none at all (RFC 9110 sections 5.6.6 and 8.3.1).
+fn says_utf8(parameter: &str) -> bool {
+    parameter.is_empty() || ["charset=utf-8", r#"charset="utf-8""#].iter().any(|utf8| parameter.eq_ignore_ascii_case(utf8))
 }
 
 /// Reads the body of a POST, which must be of type `media_type`.
@@ -183,6 +188,26 @@ mod tests {
         let form = parse("authorization_details=%5B%0A%09%5D%0D%0A").expect("a form");
         assert_eq!(form.get("authorization_details").expect("once"), Some("[\n\t]\r\n"));
         assert!(parse("authorization_details=%5B%00%5D").is_err() && parse("binding_message=a%0Ab").is_err());
+    }
+
+    #[test]
+    fn h7_a_media_type_is_the_same_however_it_is_written() {
+        const FORM: &str = "application/x-www-form-urlencoded";
+        let check = |media_type: &str, encoding: &str| {
+            let headers = [(header::CONTENT_TYPE, media_type), (header::CONTENT_ENCODING, encoding)];
+            let headers = headers.map(|(name, value)| (name, value.parse().expect("a value")));
+            check_headers(&headers.into_iter().collect(), FORM)
+        };
+        for parameters in ["", ";", ";charset=utf-8", "; Charset=UTF-8", " ; charset=\"utf-8\"", ";charset=\"UTF-8\";"] {
+            assert!(check(&format!("{FORM}{parameters}"), "identity").is_ok(), "{parameters}");
+        }
+        assert!(check("Application/X-WWW-Form-URLEncoded", "Identity").is_ok());
+        for parameters in
+            [";charset=utf-7", ";charset=\"utf-7\"", ";charset='utf-8'", ";charset=", ";charset = utf-8", ";boundary=x"]
+        {
+            assert!(check(&format!("{FORM}{parameters}"), "identity").is_err(), "{parameters}");
+        }
+        assert!(check(FORM, "").is_err() && check(FORM, "identity, identity").is_err());
     }
 
     #[test]
