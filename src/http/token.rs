@@ -271,8 +271,7 @@ pub(super) fn audience(form: &Form) -> Result<Option<String>, Refusal> {
         if value.is_empty() {
             return Err(refuse(&format!("parameter {parameter} is empty: leave it out if it is not meant")));
         }
-        let absolute = value.parse::<axum::http::Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.authority().is_some());
-        if parameter == "resource" && (!absolute || value.contains('#')) {
+        if parameter == "resource" && !is_absolute(value) {
             return Err(refuse("resource must be an absolute URI without fragment (RFC 8707 section 2)"));
         }
         if named.is_some_and(|before| before != value) {
@@ -283,11 +282,40 @@ pub(super) fn audience(form: &Form) -> Result<Option<String>, Refusal> {
     Ok(named.map(str::to_owned))
 }
 
+/// Whether this is an absolute URI (RFC 3986 section 4.3). It need not be one of a server: `urn:example:docs`, `agent:tools/search`.
+fn is_absolute(uri: &str) -> bool {
+    uri.split_once(':').is_some_and(|(scheme, rest)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+            && rest.starts_with(|c| c != '?')
+            && rest.bytes().all(|b| b.is_ascii_graphic() && !br##""#<>\^`{|}"##.contains(&b))
+    })
+}
+
 /// The name in the record of a parameter that says what is asked.
 fn asked_field(parameter: &str) -> &'static str {
     match parameter {
         "scope" => "requested_scope",
         "audience" => "requested_audience",
         _ => "requested_resource",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_absolute;
+
+    #[test]
+    fn x2_a_resource_is_an_absolute_uri_of_any_scheme() {
+        for absolute in
+            ["https://docs.example.com", "https://docs.example.com/a?b=c", "urn:example:docs", "agent:tools/search-tool"]
+        {
+            assert!(is_absolute(absolute), "{absolute}");
+        }
+        for other in
+            ["", "/docs", "docs", "//docs.example.com", ":docs", "urn:", "urn:?a", "1a:b", "a b:c", "urn:a b", "urn:a#b", "urn:ä"]
+        {
+            assert!(!is_absolute(other), "{other}");
+        }
     }
 }
