@@ -135,7 +135,7 @@ impl RateLimits {
 }
 
 /// Whom an address belongs to: of IPv6, where one host has as many as it likes, the network of 64 bits.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),

@@ -4,6 +4,7 @@
 //! to reset, flood or play with.
 
 use super::ClientAddress;
+use super::limits::network;
 use super::prompt::Prompt;
 use axum::Router;
 use axum::extract::Request;
@@ -12,8 +13,9 @@ use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,6 +35,8 @@ const HEADERS_MAX: usize = 64;
 const HEAD_MAX: usize = 32 * 1024;
 /// Most connections at once.
 const CONNECTIONS_MAX: usize = 4096;
+/// Most of them from one address. A proxy may be one address for everybody, so that this is most of all, but never all.
+const CONNECTIONS_OF_ONE: usize = CONNECTIONS_MAX / 4 * 3;
 /// How long open requests may take to finish after a shutdown was asked for.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -62,12 +66,25 @@ impl Shutdown {
 
 /// Serves `router` on `listener` until it is told to close, then lets open requests finish.
 pub async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, shutdown: Shutdown) {
-    serve_at_most(CONNECTIONS_MAX, listener, tls, router, shutdown).await;
+    serve_crowd(CONNECTIONS_MAX, CONNECTIONS_OF_ONE, listener, tls, router, shutdown).await;
 }
 
-/// The same, on so many connections at once.
-pub async fn serve_at_most(most: usize, listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, mut shutdown: Shutdown) {
+/// The same, on so many connections at once, from wherever.
+pub async fn serve_at_most(most: usize, listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, shutdown: Shutdown) {
+    serve_crowd(most, most, listener, tls, router, shutdown).await;
+}
+
+/// The same, on so many connections at once, and so many of one address.
+async fn serve_crowd(
+    most: usize,
+    of_one: usize,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    mut shutdown: Shutdown,
+) {
     let connections = Arc::new(Semaphore::new(most));
+    let crowd = Arc::new(Crowd::default());
     loop {
         let Ok(slot) = Arc::clone(&connections).acquire_owned().await else { return };
         let accepted = tokio::select! {
@@ -83,15 +100,56 @@ pub async fn serve_at_most(most: usize, listener: TcpListener, tls: Option<TlsAc
                 continue;
             }
         };
+        let Some(place) = crowd.enter(peer.ip(), of_one) else {
+            tracing::debug!(client_address = %peer.ip(), "an address has as many connections as one may");
+            continue;
+        };
         let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
         tokio::spawn(async move {
             connection(stream, peer, tls, router, shutdown).await;
-            drop(slot);
+            drop((slot, place));
         });
     }
     let all = u32::try_from(most).unwrap_or(u32::MAX);
     if tokio::time::timeout(DRAIN_WITHIN, connections.acquire_many(all)).await.is_err() {
         tracing::warn!("open requests did not finish in time and are cut off");
+    }
+}
+
+/// How many connections each address has, so that nobody takes those of all others.
+#[derive(Debug, Default)]
+struct Crowd(Mutex<HashMap<IpAddr, usize>>);
+
+/// The place of one connection. It is free again when this is dropped.
+struct Place {
+    crowd: Arc<Crowd>,
+    address: IpAddr,
+}
+
+impl Crowd {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Place> {
+        let address = network(address);
+        let mut counts = self.lock();
+        let count = counts.get(&address).copied().unwrap_or(0);
+        if count >= most {
+            return None;
+        }
+        counts.insert(address, count + 1);
+        Some(Place { crowd: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.crowd.lock();
+        match counts.get_mut(&self.address) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => _ = counts.remove(&self.address),
+        }
     }
 }
 
@@ -148,5 +206,43 @@ async fn speak(
     };
     if let Err(error) = result {
         tracing::debug!(client_address = %peer.ip(), %error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpSocket;
+
+    #[tokio::test]
+    async fn h1_one_address_does_not_take_the_connections_of_all() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (tell, told) = watch::channel(false);
+        let router = Router::new().route("/", get(|| async { "ok" }));
+        let serving = tokio::spawn(serve_crowd(4, 3, listener, None, router, Shutdown::new(told, Duration::ZERO)));
+        let mut greedy = Vec::new();
+        for _ in 0..8 {
+            greedy.push(TcpStream::connect(address).await.expect("connected"));
+        }
+        let elsewhere = TcpSocket::new_v4().expect("a socket");
+        elsewhere.bind("127.0.0.2:0".parse().expect("an address")).expect("bound");
+        let mut elsewhere = elsewhere.connect(address).await.expect("connected");
+        elsewhere.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
+        let mut answer = String::new();
+        let answered = tokio::time::timeout(HEAD_WITHIN / 2, elsewhere.read_to_string(&mut answer)).await;
+        assert!(answered.is_ok() && answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // A place that is left is free.
+        drop(greedy);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut again = TcpStream::connect(address).await.expect("connected");
+        again.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
+        answer.clear();
+        again.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        tell.send_replace(true);
+        serving.await.expect("it ends");
     }
 }
