@@ -58,7 +58,8 @@ use crate::token::{AccessClaims, NotOurs, Reader};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{HeaderValue, Method, Request, StatusCode, Version, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use error::Refusal;
@@ -169,7 +170,34 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(probes::readyz))
         .method_not_allowed_fallback(wrong_method)
         .fallback(not_found)
+        .layer(from_fn_with_state(Arc::clone(&app), plain))
         .with_state(app)
+}
+
+/// Refuses a request that whoever passed it on may have read otherwise.
+async fn plain(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
+    match ambiguity(&request) {
+        None => next.run(request).await,
+        Some(why) => finish(&app, begin("http.request", &request), Err(Refusal::malformed(why).closing())).await,
+    }
+}
+
+/// What hyper accepts in the head of a message, and HTTP does not.
+fn ambiguity(request: &Request<Body>) -> Option<&'static str> {
+    let headers = request.headers();
+    let mut hosts = headers.get_all(header::HOST).iter();
+    if match hosts.next() {
+        Some(_) => hosts.next().is_some(),
+        None => request.version() > Version::HTTP_10,
+    } {
+        return Some("a request has exactly one header Host (RFC 9112 section 3.2)");
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => None,
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => None,
+        _ => Some("the only transfer coding here is chunked, once (RFC 9112 section 6.1)"),
+    }
 }
 
 /// Runs a POST endpoint: bounds it, and writes exactly one record before the reply leaves. If the record cannot be

@@ -87,6 +87,30 @@ fn h2_h4_a_message_with_two_lengths_is_refused() {
 }
 
 #[test]
+fn h4_a_head_that_another_server_could_read_otherwise_is_refused() {
+    let world = World::shared();
+    let form = "Content-Type: application/x-www-form-urlencoded";
+    let chunks = "3\r\na=b\r\n0\r\n\r\n";
+    for head in [
+        "GET /.well-known/oauth-authorization-server HTTP/1.1".to_owned(),
+        "GET /.well-known/oauth-authorization-server HTTP/1.1\r\nHost: x\r\nHost: x".to_owned(),
+        format!("POST /oauth2/token HTTP/1.1\r\nHost: x\r\n{form}\r\nTransfer-Encoding: gzip, chunked"),
+        format!("POST /oauth2/token HTTP/1.1\r\nHost: x\r\n{form}\r\nTransfer-Encoding: chunked, chunked"),
+        format!("POST /oauth2/token HTTP/1.1\r\nHost: x\r\n{form}\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
+    ] {
+        let mut raw = Raw::open(world, &[]);
+        // What comes behind it is not answered.
+        raw.send(format!("{head}\r\n\r\n{chunks}GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
+        let answer = raw.read();
+        assert!(answer.starts_with("HTTP/1.1 400") && !answer.contains("HTTP/1.1 200"), "{head}: {answer}");
+        assert!(answer.contains("RFC 9112"), "{head}: {answer}");
+    }
+    let mut raw = Raw::open(world, &[]);
+    raw.send(b"GET /healthz HTTP/1.0\r\n\r\n");
+    assert!(raw.read().starts_with("HTTP/1.0 200"), "HTTP/1.0 knows no Host");
+}
+
+#[test]
 fn h4_a_body_without_end_is_cut_off() {
     let world = World::shared();
     let mut raw = Raw::open(world, &[]);
