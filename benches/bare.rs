@@ -41,7 +41,8 @@ pub fn run(arguments: &[String]) {
     let directory = Path::new(directory);
     let jwks = std::fs::read_to_string(directory.join("jwks.json")).expect("the JWKS");
     let stack = Arc::new(Bare::new(&jwks, issuer));
-    let router = Router::new().route("/oauth2/token", post(exchange)).route("/oauth2/introspect", post(constant)).with_state(stack);
+    let router =
+        Router::new().route("/oauth2/token", post(exchange)).route("/oauth2/introspect", post(constant)).with_state(stack);
     let acceptor = acceptor(directory);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

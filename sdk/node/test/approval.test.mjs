@@ -257,6 +257,17 @@ test('a lost answer to a completion is asked for once more, and tells nobody tha
   assert.equal(authority.count('/jit/complete') - before, 2)
 })
 
+test('a page of somebody in between completes nothing', async (t) => {
+  const { authority, client } = await worldOf(t)
+  const request = await client.requestApproval(PAY)
+  authority.approve(request.id)
+  const token = await client.approval(request)
+  authority.fail(200, 2, { path: '/jit/complete' })
+  const isUnread = (error) => error instanceof sdk.Unavailable && error.code === 'unreadable_answer'
+  await assert.rejects(client.complete(token), isUnread)
+  await client.complete(token)
+})
+
 test('what was given up is gone', async (t) => {
   const { authority, client } = await worldOf(t)
   const token = await client.token()

@@ -196,6 +196,17 @@ test('a stream that breaks is opened anew, and the state counts until its end', 
   )
 })
 
+test('a clock that is set back keeps no state alive', async (t) => {
+  let behind = 0
+  const { authority, verifier } = await worldOf(t, { leeway: 60, now: () => Date.now() / 1000 - behind })
+  const token = await authority.tokenFor()
+  await verifier.verify(token)
+  await authority.down()
+  behind = 50
+  const isUnknown = () => verifier.verify(token).then(() => false, (error) => error instanceof sdk.RevocationUnknown)
+  await eventually(isUnknown, 'nobody can tell', 15_000)
+})
+
 test('a state that has ended is no state', async (t) => {
   let now = Date.now() / 1000
   const { authority, verifier } = await worldOf(t, { now: () => now })

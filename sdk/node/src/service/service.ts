@@ -1,10 +1,10 @@
 // What a client asks of the service: directly, with its own credential, or through the sidecar, which has it.
 
 import type { Answer } from '../answers.ts'
-import { refusal } from '../answers.ts'
+import { meaningless, refusal } from '../answers.ts'
 import { AlreadyCompleted, TokenRejected, Unavailable } from '../errors.ts'
 import type { CountersignError } from '../errors.ts'
-import { isObject } from '../json.ts'
+import { isObject, parseObject } from '../json.ts'
 import type { JsonObject } from '../json.ts'
 import type { Operation } from '../operation.ts'
 import { sleep, unanswered } from '../retry.ts'
@@ -93,9 +93,11 @@ export async function completeOnce(call: Call, send: () => Promise<HttpAnswer>):
       if (error instanceof TransportFailure) return error
       throw error
     })
-    if (!(outcome instanceof TransportFailure) && outcome.status === 200) return
+    // A page of somebody in between says nothing of the operation, nor does half an answer.
+    const isSilent = !(outcome instanceof TransportFailure) && outcome.status === 200
+    if (isSilent && parseObject(outcome.body)?.completed === true) return
     const isUnsent = outcome instanceof TransportFailure ? outcome.kind === 'unsent' : outcome.status === 429
-    const mayHaveArrived = outcome instanceof TransportFailure ? !isUnsent : outcome.status >= 500
+    const mayHaveArrived = outcome instanceof TransportFailure ? !isUnsent : isSilent || outcome.status >= 500
     const pause = 100 * 2 ** tries
     const isOver = call.deadline.left <= pause || call.signal?.aborted === true
     if (!isOver && tries < Math.max(1, call.maxRetries) && (isUnsent || (mayHaveArrived && !isDoubtful))) {
@@ -104,6 +106,7 @@ export async function completeOnce(call: Call, send: () => Promise<HttpAnswer>):
       continue
     }
     if (outcome instanceof TransportFailure) throw unanswered(outcome, call.deadline.left <= 0)
+    if (isSilent) throw meaningless(outcome, 'does not say that the operation is completed')
     throw completionError(outcome, isDoubtful)
   }
 }

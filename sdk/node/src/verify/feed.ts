@@ -32,6 +32,8 @@ export interface FeedOptions {
 export class RevocationFeed {
   readonly #options: FeedOptions
   #state: FeedState | undefined
+  /** When the state ends by the clock that only grows, in milliseconds: the other may be set back. */
+  #until = 0
   #stop: AbortController | undefined
   #heard: (() => void)[] = []
 
@@ -69,7 +71,7 @@ export class RevocationFeed {
 
   /** Why a token whose signature, audience and times were verified is dead; `unknown` if nobody can tell, `undefined` if it is alive. */
   reason(claims: Readonly<JsonObject>): DeadReason | undefined {
-    return deadReason(this.#state, claims, this.#options.now())
+    return deadReason(this.#counts() ? this.#state : undefined, claims, this.#options.now())
   }
 
   /** What the feed said last. */
@@ -78,7 +80,7 @@ export class RevocationFeed {
   }
 
   #counts(): boolean {
-    return this.#state !== undefined && this.#options.now() < this.#state.exp
+    return this.#state !== undefined && performance.now() < this.#until && this.#options.now() < this.#state.exp
   }
 
   async #follow(signal: AbortSignal): Promise<void> {
@@ -141,6 +143,7 @@ export class RevocationFeed {
     // What is dead must not live again: of a replica that is behind, or by a statement that was sent before, nothing is learnt.
     if (this.#state && this.#counts() && next.as_of < this.#state.as_of) return false
     this.#state = next
+    this.#until = performance.now() + (next.exp - next.iat) * 1000
     if (this.#counts()) for (const heard of this.#heard.splice(0)) heard()
     return true
   }
