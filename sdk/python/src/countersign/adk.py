@@ -4,7 +4,8 @@
     app = App(name="billing", root_agent=agent, plugins=[CountersignPlugin(guard)])
 
 As a plugin of the App it stands before the tools of every agent and toolset, before the callbacks of the agents. What is not run on
-this side, such as a model's own search, it does not see.
+this side, such as a model's own search, it does not see, nor the code that a `code_executor` runs. An `AgentTool` that
+leaves the plugins out is refused, mapped or not.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ try:
     from google.adk.events.event import Event
     from google.adk.models.llm_request import LlmRequest
     from google.adk.plugins.base_plugin import BasePlugin
+    from google.adk.tools.agent_tool import AgentTool
     from google.adk.tools.base_tool import BaseTool
     from google.adk.tools.tool_confirmation import ToolConfirmation
     from google.adk.tools.tool_context import ToolContext
@@ -71,7 +73,8 @@ class CountersignPlugin(BasePlugin):
     async def before_model_callback(self, *, callback_context: CallbackContext, llm_request: LlmRequest) -> None:
         """Takes the tools out of the request that the agent could not use. A call of one nevertheless is denied as any other."""
         tools = [tool for tool in llm_request.config.tools or [] if isinstance(tool, types.Tool) and tool.function_declarations]
-        names = [declared.name for tool in tools for declared in tool.function_declarations or () if declared.name]
+        declared_names = [declared.name for tool in tools for declared in tool.function_declarations or () if declared.name]
+        names = [name for name in declared_names if not _is_past_the_plugins(llm_request.tools_dict.get(name))]
         shown = await self._shown(names)
         for tool in tools:
             declarations = [declared for declared in tool.function_declarations or () if declared.name in shown]
@@ -84,6 +87,8 @@ class CountersignPlugin(BasePlugin):
         try:
             if tool_context.tool_confirmation is not None and not tool_context.tool_confirmation.confirmed:
                 return _said(_DECLINED)
+            if _is_past_the_plugins(tool):
+                raise Denied("the guard does not see the tools of an agent that runs without the plugins", code="unguarded")
             if not tool_context.function_call_id:
                 raise Denied("the call has no id", code="guard_failed")
             asked = canonical(tool_args)
@@ -220,6 +225,11 @@ def _bound(tool: BaseTool) -> Callable[..., Any]:
 
     run_async.countersign_bound = True  # type: ignore[attr-defined]
     return run_async
+
+
+def _is_past_the_plugins(tool: BaseTool | None) -> bool:
+    """Whether it is an agent as a tool that ADK runs without the plugins of the App."""
+    return isinstance(tool, AgentTool) and not tool.include_plugins
 
 
 def _confirmation(call: types.FunctionCall, asked: ToolConfirmation) -> types.FunctionCall:

@@ -24,6 +24,7 @@ from google.adk.events.event import Event
 from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.runners import Runner
 from google.adk.sessions import InMemorySessionService
+from google.adk.tools.agent_tool import AgentTool
 from google.adk.tools.base_toolset import BaseToolset
 from google.adk.tools.function_tool import FunctionTool
 from google.genai import types
@@ -401,6 +402,16 @@ def test_adk_the_plugin_stands_before_toolsets_and_the_tools_of_sub_agents(bench
     assert "This tool may not be used." in said(bench.run(runner, 'wire_money {"to": "mallory"}'))
     assert len(pending_approvals(bench.run(runner, PAY))) == 1
     assert bench.ran == []
+
+
+@pytest.mark.parametrize("include_plugins", [True, False])
+def test_adk_the_tools_of_an_agent_that_is_a_tool_are_asked_about_or_it_does_not_run(bench: Bench, include_plugins: bool) -> None:
+    inner = LlmAgent(name="helper", model=Script(), tools=adk_agent.tools_of(bench.journal))
+    tools = {**TOOLS, "helper": Tool("invoice.read", resource=lambda _: "invoice:INV-7", parameters=None)}
+    runner = bench.runner(bench.guard(tools=tools), tools=[AgentTool(inner, include_plugins=include_plugins)])
+    bench.run(runner, f"helper {json.dumps({'request': DELETE})}")
+    assert bench.ran == []
+    assert ("helper" in bench.model.shown[0], bool(inner.model.shown)) == (include_plugins, include_plugins)  # type: ignore[union-attr]
 
 
 def test_adk_a_tool_that_no_plugin_asked_about_does_not_run(bench: Bench) -> None:
