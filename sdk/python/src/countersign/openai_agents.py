@@ -42,6 +42,7 @@ try:
         ToolInputGuardrailData,
     )
     from agents.items import ToolApprovalItem
+    from agents.sandbox import SandboxAgent
     from agents.tool_context import ToolContext
 except ImportError as missing:
     raise ImportError(f"{missing.name} is not installed: pip install 'countersign-sdk[openai-agents]'") from None
@@ -63,8 +64,8 @@ _GUARDED = "__countersign_guarded__"
 def guard_agent(agent: AnyAgent, guard: Guard, *, run_id: RunId | None = None, subject_token: SubjectToken | None = None) -> AnyAgent:
     """The agent with all its tools guarded, and the agents to which it hands over alike. What was given is left as it is.
 
-    Raises ConfigurationError for what would not go through the guard: tools that OpenAI or the SDK runs itself, MCP servers, and agents
-    behind a `handoff()` or `as_tool()` that were not guarded before.
+    Raises ConfigurationError for what would not go through the guard: tools that OpenAI or the SDK runs itself, MCP servers, the agents
+    of a sandbox, and agents behind a `handoff()` or `as_tool()` that were not guarded before.
     """
     guarded: AnyAgent = _Guarding(guard, run_id, subject_token).agent(agent, {})
     return guarded
@@ -134,6 +135,11 @@ class _Guarding:
             raise ConfigurationError(
                 f"the MCP servers of agent {agent.name} do not go through the guard",
                 advice="Guard what they serve where it is served, by the token, and list them in an agent without other rights.",
+            )
+        if isinstance(agent, SandboxAgent):
+            raise ConfigurationError(
+                f"the shell and the files of agent {agent.name}, which has a sandbox, do not go through the guard",
+                advice="Use an Agent with function tools.",
             )
         guarded: Any = agent.clone(tools=self.tools(agent.tools), handoffs=[], mcp_servers=[])
         known[id(agent)] = guarded
@@ -301,7 +307,12 @@ def _is_guarded(agent: Any, known: frozenset[int] = frozenset()) -> bool:
     if id(agent) in known:
         return True
     tools, servers, handoffs = (getattr(agent, name, None) for name in ("tools", "mcp_servers", "handoffs"))
-    if not isinstance(tools, list) or servers or not all(getattr(tool, _GUARDED, False) for tool in tools):
+    if (
+        isinstance(agent, SandboxAgent)
+        or not isinstance(tools, list)
+        or servers
+        or not all(getattr(tool, _GUARDED, False) for tool in tools)
+    ):
         return False
     return isinstance(handoffs, list) and all(_is_guarded(_target(each), known | {id(agent)}) for each in handoffs)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from agents import Agent, RunState, WebSearchTool, handoff
 from agents.exceptions import ModelBehaviorError
+from agents.sandbox import SandboxAgent
 from agents.testing import assistant_message, function_call
 from agents.tool_context import ToolContext
 from agents.tool_guardrails import ToolGuardrailFunctionOutput, ToolInputGuardrail
@@ -327,6 +328,11 @@ def test_openai_agents_what_would_not_go_through_the_guard_is_refused(plain: Rig
     for each in bad:
         with pytest.raises(ConfigurationError):
             guard_agent(Agent(name="bot", **each), plain.guard)
+    sandbox: Any = SandboxAgent(name="shell")
+    hidden = [{"handoffs": [sandbox]}, {"handoffs": [handoff(sandbox)]}, {"tools": [sandbox.as_tool("ask", "Asks.")]}]
+    for agent in [sandbox, *(Agent(name="bot", **each) for each in hidden)]:
+        with pytest.raises(ConfigurationError):
+            guard_agent(agent, plain.guard)
     behind = guard_agent(router, plain.guard)
     assert guard_agent(Agent(name="bot", tools=[behind.as_tool("ask", "Asks.")], handoffs=[handoff(behind)]), plain.guard).name == "bot"
     bare.mcp_servers.append(object())  # type: ignore[arg-type]
