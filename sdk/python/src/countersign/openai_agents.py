@@ -59,6 +59,8 @@ AnyAgent = TypeVar("AnyAgent", bound=Agent[Any])
 
 #: What marks a tool that asks a guard.
 _GUARDED = "__countersign_guarded__"
+#: On such a tool: whether the application asks about a call too, as its `needs_approval` said before.
+_ASKS = "_countersign_asks"
 
 
 def guard_agent(agent: AnyAgent, guard: Guard, *, run_id: RunId | None = None, subject_token: SubjectToken | None = None) -> AnyAgent:
@@ -96,7 +98,8 @@ async def settle(
     """Wakes the calls of which somebody has decided, one way or the other, and says which still wait.
 
     Go on with `Runner.run(agent, state)`: what wakes is asked of the guard again, and what waits interrupts the run again. Interruptions
-    of tools that are not in the map of the guard are left to the application. Raises Denied if the authority cannot be asked: later.
+    of tools that are not in the map of the guard, or about which the application asks too (`needs_approval`), are left to the
+    application, which answers them with `state.approve` or `state.reject`. Raises Denied if the authority cannot be asked: later.
     """
     waiting: list[PendingApproval] = []
     for item in state.get_interruptions():
@@ -108,11 +111,13 @@ async def settle(
         except (Denied, ValueError) as denied:
             if isinstance(denied, Denied) and denied.code == "authority_unavailable":
                 raise
-            request = None
-        if request is None:
+            # The guard tells the model. Nobody else is asked about what is denied.
             state.approve(item)
-        else:
+            continue
+        if request is not None:
             waiting.append(PendingApproval(item, request))
+        elif not await _is_asked_too(item, state):
+            state.approve(item)
     return waiting
 
 
@@ -198,6 +203,7 @@ class _Guarding:
         # After those of the application, so that what they reject uses no approval up.
         guarded.tool_input_guardrails = [*(tool.tool_input_guardrails or []), ToolInputGuardrail(self._guardrail, "countersign")]
         setattr(guarded, _GUARDED, True)
+        setattr(guarded, _ASKS, tool.needs_approval)
         return guarded
 
     async def _waits(self, tool: str, context: RunContextWrapper[Any], arguments: dict[str, Any], call_id: str) -> bool | None:
@@ -288,6 +294,15 @@ async def _true(setting: Any, *about: Any) -> bool:
     """A setting of a tool that is a bool, or a function that says so at once or later."""
     said = setting(*about) if callable(setting) else setting
     return bool(await said if inspect.isawaitable(said) else said)
+
+
+async def _is_asked_too(item: ToolApprovalItem, state: RunState[Any, Any]) -> bool:
+    """Whether the application itself asks about this call. Where that cannot be told it does."""
+    asks = [getattr(tool, _ASKS, True) for tool in item.agent.tools if tool.name == item.tool_name]
+    if all(setting is False for setting in asks):
+        return not asks
+    context = state._context
+    return any([await _true(setting, context, _arguments(item.arguments), item.call_id or "") for setting in asks])
 
 
 def _was_woken(context: ToolContext[Any]) -> bool:

@@ -87,6 +87,21 @@ def test_openai_agents_allow_leaves_it_to_the_application_to_ask_a_person_too(pl
     assert plain.did() == ["read INV-7 invoice.read"]
 
 
+def test_openai_agents_allow_leaves_the_answer_to_the_application_that_asks_too(plain: Rig) -> None:
+    of = tools_of(plain.ran)
+    of[0].needs_approval = of[1].needs_approval = True
+    state = plain.build([call("read_invoice", {"number": "INV-7"}), call("pay_invoice", call_id="c2")], of=of).run().to_state()
+    [waiting] = plain.settle(state)
+    plain.authority.approve(waiting.request.id)
+    assert plain.settle(state) == []
+    state = plain.run(state).to_state()
+    assert (len(state.get_interruptions()), plain.did()) == (2, [])
+    for item in state.get_interruptions():
+        state.approve(item)
+    plain.run(state)
+    assert sorted(plain.did()) == [PAID, "read INV-7 invoice.read"]
+
+
 def test_openai_agents_jit_approve_interrupts_and_runs_once_somebody_approved(every: Rig) -> None:
     result = every.build([call("pay_invoice")]).run()
     assert [item.tool_name for item in result.interruptions] == ["pay_invoice"]
