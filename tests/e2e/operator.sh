@@ -47,6 +47,19 @@ within() {
 		sleep 0.05
 	done
 }
+# Whether the API server knows the kinds that helm has just installed, and its policies know them too: it learns both within seconds.
+admits() {
+	admin create --dry-run=server --output=json --filename=- >"$work/admitted" 2>&1 <<-'END' && grep -q countersign.dev/changed-by "$work/admitted"
+		{"apiVersion": "countersign.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "sample", "namespace": "default"},
+		 "spec": {"owner": "admin", "identity": {"serviceAccounts": [{"name": "sample"}]}, "capabilities": [{"name": "a"}]}}
+	END
+}
+# A call by Research Bot. The node learns where a Service leads only after its pods are Ready.
+call() { within 30 reached "$@"; }
+reached() {
+	tell research research-bot POST /call "$@"
+	! said '(.error // .body.error // "") | contains("dial tcp")' >/dev/null
+}
 pending() { admin get jit --namespace=research --output='jsonpath={.items[*].status.phase}' | grep -qx Pending; }
 token_is_dead() { tell acme acme-server POST /again && said '.body == {"active": false}' >/dev/null; }
 with_token() { tell research research-bot POST /token "audience=$acme" && said .body.claims; }

@@ -68,6 +68,7 @@ admin get pods --namespace="$namespace" --output=wide | show
 check 'three of them, under the Pod Security Standard restricted' settled
 check 'none of them was started twice' test "$(restarts)" = 0
 check 'the image has no shell: there is nothing that kubectl exec could run' no_shell
+check 'the API server stamps Agents' within 60 admits
 check 'helm test: an agent made for the occasion obtains a token, and is refused another' \
 	run "$helm" test countersign --namespace "$namespace" --timeout 5m
 
@@ -101,12 +102,12 @@ shown '.body | {claims: .claims | {iss, sub, aud, scope}, expires_in}'
 check 'it is for Research Bot and what it may do without asking' said '
 	.status == 200 and .body.claims.iss == env.issuer and .body.claims.sub == "agent:research/research-bot"
 	and .body.claims.aud == env.acme and .body.claims.scope == "document.read"'
-tell research research-bot POST /call "audience=$acme" to=http://acme-server.acme.svc/read
+call "audience=$acme" to=http://acme-server.acme.svc/read
 shown '.body | {active, sub, scope}'
 check 'the resource server asked: it is active' said '.body.active == true and .body.sub == "agent:research/research-bot"'
 
 step 'Research Bot calls Search Tool, which reads from the resource server'
-tell research research-bot POST /call audience=agent:tools/search-tool \
+call audience=agent:tools/search-tool \
 	"to=http://search-tool.tools.svc/work?audience=$acme&to=http://acme-server.acme.svc/read"
 shown '.body | {active, sub, act: .act.sub, scope, authorization_details}'
 check 'what the server sees: Search Tool acts, called by Research Bot, within what both may' said '
