@@ -19,6 +19,7 @@ use_tools() {
 }
 listens() { curl --silent --fail --noproxy '*' --output /dev/null "${url%/mcp}/.well-known/oauth-protected-resource/mcp"; }
 requests() { bob get jit --namespace=payments --field-selector="status.phase=$1" --output=name; }
+gone() { ! listens; }
 asked() { requests Pending | grep -q .; }
 says() { printed client "^$1\$"; }
 
@@ -67,6 +68,8 @@ for language in py mjs; do
 	kill -- "-$server"
 	wait "$server" || true
 	background=''
+	# The program itself ends after its shell does; until then it would answer in place of the next one.
+	eventually 'the server is gone' gone
 done
 
 all_held
