@@ -102,6 +102,10 @@ class GuardedTool(BaseTool):
         made._wrapped, made._guard, made._run_id, made._subject_token = tool, guard, run_id, subject_token
         return made
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> GuardedTool:
+        # Its locks and connections cannot be copied: it is the same tool, with the same guard.
+        return self.__copy__()
+
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         try:
             tool, named, permit = self._ask(args, kwargs)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ pytest.register_assert_rewrite("acting", "cells_crewai")
 
 from acting import FakeStage
 from cells_crewai import *
+from crewai import Agent, Crew, Task
 
 from countersign.testing import FakeAuthority
 
@@ -33,3 +35,30 @@ def test_crewai_an_approval_that_nobody_gave_in_time_is_told_to_the_model(stage:
         _, script = play(way, guarded, PAY)
     assert ledger.read() == []
     assert "Nobody approved this in time." in script.told()
+
+
+CLOSE: tuple[str, dict[str, Any]] = ("close_ledger", {})
+
+
+def agent_of(role: str, tools: list[BaseTool], *lines: Any, **more: Any) -> Agent:
+    """An agent whose model says these lines."""
+    script = Script(model="scripted", lines=[*lines, "done"], native=more.pop("native", True))
+    return Agent(role=role, goal="Order", backstory="A clerk.", llm=script, tools=tools, verbose=False, **more)
+
+
+def crew_of(*agents: Agent, **more: Any) -> Crew:
+    """A crew with one task for each of them."""
+    tasks = [Task(description="Do what is due.", expected_output="What was done.", agent=agent) for agent in agents]
+    return Crew(agents=list(agents), tasks=tasks, verbose=False, **more)
+
+
+def test_crewai_a_copy_of_a_guarded_tool_is_guarded(stage: FakeStage, ledger: Ledger) -> None:
+    close = guard_tools(tools_of(ledger)[2:], guard_of(stage), registry=False)[0]
+    crew = crew_of(agent_of("Clerk", [close], CLOSE, "done", CLOSE))
+    tools = [copy.copy(close), copy.deepcopy(close), copy.deepcopy([close])[0], close.model_copy(deep=True)]
+    for each in [*tools, *crew.agents[0].copy().tools, *crew.copy().agents[0].tools]:
+        assert isinstance(each, GuardedTool)
+        assert "not allowed" in each.run().message
+    crew.kickoff_for_each(inputs=[{}, {}])
+    assert "This is not allowed." in crew.agents[0].llm.told()
+    assert ledger.read() == []
