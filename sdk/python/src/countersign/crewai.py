@@ -34,6 +34,7 @@ try:
     from crewai.hooks import HookAborted, InterceptionPoint
     from crewai.hooks.dispatch import register, unregister
     from crewai.tools import BaseTool
+    from crewai.tools.agent_tools.base_agent_tools import BaseAgentTool
     from crewai.tools.base_tool import Tool as FunctionTool
     from crewai.tools.structured_tool import CrewStructuredTool
     from crewai.tools.tool_failure import ToolFailure
@@ -64,6 +65,8 @@ def guard_tools(
 
     With `registry` those that the agent could not come to use are left out, so that no model hears of them; that asks the authority, and
     raises Unavailable if it does not answer. `subject_token` gives the token with which the agent was called, at each call.
+
+    Raises ConfigurationError for a tool that delegates to an agent with tools of its own that ask nobody.
     """
     threaded(guard, "CrewAI")
     guarded: dict[str, BaseTool] = {}
@@ -75,8 +78,22 @@ def guard_tools(
             raise ConfigurationError(f"two tools have the name {name}")
         if name != tool.name and tool.name in guard.tools:
             raise ConfigurationError(f"the guard's map must have {name!r}, which is what the model sees of {tool.name!r}")
+        if isinstance(tool, BaseAgentTool):
+            _all_guarded(tool)
         guarded[name] = GuardedTool.of(tool, guard, run_id, subject_token)
     return [guarded[name] for name in (guard.visible(guarded) if registry else guarded)]
+
+
+def _all_guarded(tool: BaseAgentTool) -> None:
+    """Raises ConfigurationError if an agent to which the tool delegates has what does not ask a guard."""
+    for agent in tool.agents:
+        past = [name for name in ("mcps", "apps", "a2a") if getattr(agent, name, None)]
+        past += [each.name for each in agent.tools or () if not isinstance(each, GuardedTool)]
+        if past:
+            raise ConfigurationError(
+                f"{tool.name} delegates to the agent {agent.role}, of which the guard would not see: {', '.join(past)}",
+                advice="Give that agent what guard_tools returns, or leave delegation to allow_delegation and GuardHooks.",
+            )
 
 
 class GuardedTool(BaseTool):

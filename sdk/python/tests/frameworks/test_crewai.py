@@ -18,7 +18,9 @@ pytest.register_assert_rewrite("acting", "cells_crewai")
 from acting import FakeStage
 from cells_crewai import *
 from crewai import Agent, Crew, Task
+from crewai.tools.agent_tools.agent_tools import AgentTools
 
+from countersign import Tool
 from countersign.testing import FakeAuthority
 
 
@@ -38,6 +40,7 @@ def test_crewai_an_approval_that_nobody_gave_in_time_is_told_to_the_model(stage:
 
 
 CLOSE: tuple[str, dict[str, Any]] = ("close_ledger", {})
+DELEGATE = ("delegate_work_to_coworker", {"task": "Close it.", "context": "None.", "coworker": "Helper"})
 
 
 def agent_of(role: str, tools: list[BaseTool], *lines: Any, **more: Any) -> Agent:
@@ -61,4 +64,29 @@ def test_crewai_a_copy_of_a_guarded_tool_is_guarded(stage: FakeStage, ledger: Le
         assert "not allowed" in each.run().message
     crew.kickoff_for_each(inputs=[{}, {}])
     assert "This is not allowed." in crew.agents[0].llm.told()
+    assert ledger.read() == []
+
+
+def test_crewai_a_tool_that_delegates_to_an_agent_which_asks_nobody_is_refused(stage: FakeStage, ledger: Ledger) -> None:
+    guard = Guard(stage.client(), {**TOOLS, DELEGATE[0]: Tool("invoice.read", resource="invoice:INV-7", parameters=None)})
+    guarded = guard_tools(tools_of(ledger), guard, registry=False)
+    for helper in (agent_of("Helper", [*guarded, *tools_of(ledger)]), agent_of("Helper", guarded, mcps=["https://mcp.example.com/mcp"])):
+        with pytest.raises(ConfigurationError, match="Helper"):
+            guard_tools(AgentTools([helper]).tools(), guard, registry=False)
+    helper = agent_of("Helper", guarded, CLOSE)
+    delegates = guard_tools(AgentTools([helper]).tools(), guard, registry=False)
+    crew_of(agent_of("Boss", delegates, DELEGATE)).kickoff()
+    assert "This is not allowed." in helper.llm.told()
+    assert ledger.read() == []
+
+
+def test_crewai_the_hooks_see_delegation_and_the_tools_behind_it(stage: FakeStage, ledger: Ledger) -> None:
+    delegation = {DELEGATE[0]: Tool("invoice.read", resource="invoice:INV-7", parameters=None)}
+    for mapped in ({}, delegation):
+        boss, helper = agent_of("Boss", [], DELEGATE, allow_delegation=True), agent_of("Helper", tools_of(ledger), CLOSE)
+        crew = Crew(agents=[boss, helper], tasks=[Task(description="Do it.", expected_output="It.", agent=boss)], verbose=False)
+        with GuardHooks(Guard(stage.client(), {**TOOLS, **mapped})):
+            crew.kickoff()
+        assert ("This tool may not be used." in boss.llm.told()) == (not mapped)
+        assert ("This is not allowed." in helper.llm.told()) == bool(mapped)
     assert ledger.read() == []
