@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -210,7 +211,9 @@ class GuardHooks:
     def _before(self, context: Any) -> None:
         # Whatever is raised here but HookAborted lets the tool run.
         try:
-            if not _enforces(context):
+            if _enforces(context):
+                _not_from_the_cache(context)
+            else:
                 call = Call(context.tool_name, to_jsonable_python(context.tool_input), current_run(self._run_id))
                 call.check(self._guard, self._subject_token)
             return
@@ -234,6 +237,13 @@ def _enforces(context: Any) -> bool:
     held = [*(getattr(context.agent, "tools", None) or ()), *(getattr(context.task, "tools", None) or ())]
     named = [tool for tool in held if sanitize_tool_name(tool.name) == context.tool_name]
     return all(isinstance(tool, GuardedTool) for tool in [getattr(context.tool, "_original_tool", None), *named])
+
+
+def _not_from_the_cache(context: Any) -> None:
+    """Takes out what CrewAI would answer in place of a GuardedTool: its cache knows names only, and another agent's tool may have this."""
+    cache = getattr(getattr(context.agent, "tools_handler", None), "cache", None)
+    if cache is not None:
+        cache.add(tool=context.tool_name, input=json.dumps(context.tool_input) if context.tool_input else "", output=None)
 
 
 def tool_call(tool: str, **args: Any) -> dict[str, Any]:

@@ -90,3 +90,19 @@ def test_crewai_the_hooks_see_delegation_and_the_tools_behind_it(stage: FakeStag
         assert ("This tool may not be used." in boss.llm.told()) == (not mapped)
         assert ("This is not allowed." in helper.llm.told()) == bool(mapped)
     assert ledger.read() == []
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_crewai_a_result_that_another_agent_left_in_the_cache_stands_for_no_call(stage: FakeStage, ledger: Ledger, native: bool) -> None:
+    """The cache of a crew knows tools by name: a tool of the name that nobody guards fills it as well."""
+    guard = guard_of(stage)
+    reader, clerk = (agent_of(role, [], READ, native=native) for role in ("Reader", "Clerk"))
+    reader.tools, clerk.tools = tools_of(ledger), guard_tools(tools_of(ledger), guard)
+    crew = crew_of(reader, clerk, cache=True)
+    crew.tasks[0].callback = lambda _: stage.authority.deny("invoice.read")
+    with GuardHooks(guard):
+        crew.kickoff()
+    assert len(ledger.read()) == 1
+    assert "Invoice INV-7: 500 EUR" in reader.llm.told()
+    assert "This is not allowed." in clerk.llm.told()
+    assert "Invoice INV-7: 500 EUR" not in clerk.llm.told()
