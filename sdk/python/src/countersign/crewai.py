@@ -166,12 +166,24 @@ class GuardedTool(BaseTool):
             named = {**dict(zip(self.args_schema.model_fields, args, strict=False)), **kwargs}
             if len(named) != len(args) + len(kwargs):
                 raise ValueError("the arguments do not fit the schema")
+            _no_secret(named)
             call = Call(sanitize_tool_name(self.name), to_jsonable_python(named), current_run(self._run_id))
         except Exception as error:
             outcome = closed(self.name, error)
         else:
             return self._wrapped, named, call.check(self._guard, self._subject_token)
         raise outcome
+
+
+def _no_secret(value: Any) -> None:
+    """Raises for a secret of pydantic: as JSON it is asterisks, so that one would be approved and another one used."""
+    if hasattr(value, "get_secret_value"):
+        raise ConfigurationError("an argument is a secret, which whoever approves the call could not see")
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        for each in value:
+            _no_secret(each)
 
 
 class _Structured(CrewStructuredTool):

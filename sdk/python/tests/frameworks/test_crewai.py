@@ -19,6 +19,7 @@ from acting import FakeStage
 from cells_crewai import *
 from crewai import Agent, Crew, Task
 from crewai.tools.agent_tools.agent_tools import AgentTools
+from pydantic import SecretStr, create_model
 
 from countersign import Tool
 from countersign.testing import FakeAuthority
@@ -106,3 +107,24 @@ def test_crewai_a_result_that_another_agent_left_in_the_cache_stands_for_no_call
     assert "Invoice INV-7: 500 EUR" in reader.llm.told()
     assert "This is not allowed." in clerk.llm.told()
     assert "Invoice INV-7: 500 EUR" not in clerk.llm.told()
+
+
+def test_crewai_a_secret_is_no_argument_because_nobody_could_see_it(stage: FakeStage) -> None:
+    """Else one would be approved, which is shown as asterisks, and another one used."""
+    used: list[str] = []
+
+    @tool("pay_invoice")
+    def pay_invoice(number: str, pins: Any) -> str:
+        """Pays an invoice."""
+        used.append(pins[0].get_secret_value())
+        return "Paid"
+
+    pay_invoice.args_schema = create_model("Payment", number=(str, ...), pins=(list[SecretStr], ...))
+    needs = Tool("payments.authorize", resource="invoice:{number}", parameters=["pins"])
+    guard = Guard(stage.client(), {"pay_invoice": needs}, mode="reject")
+    pay = guard_tools([pay_invoice], guard, run_id="order-20")[0]
+    assert "It cannot be checked" in pay.run(number="INV-7", pins=["1111"]).message
+    for request in stage.waiting():
+        stage.approve(request)
+    assert "It cannot be checked" in pay.run(number="INV-7", pins=["2222"]).message
+    assert used == []
