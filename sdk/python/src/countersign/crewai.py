@@ -228,6 +228,7 @@ class GuardHooks:
             else:
                 call = Call(context.tool_name, to_jsonable_python(context.tool_input), current_run(self._run_id))
                 call.check(self._guard, self._subject_token)
+                _once(context.tool)
             return
         except (Denied, Pending) as answer:
             told = answer.for_model()
@@ -237,6 +238,7 @@ class GuardHooks:
         raise HookAborted(told, source="countersign")
 
     def _after(self, context: Any) -> str | None:
+        _as_before(context.tool)
         refused = _refused.get()
         if refused is None or refused[0] is not context.tool_input:
             return None
@@ -256,6 +258,45 @@ def _not_from_the_cache(context: Any) -> None:
     cache = getattr(getattr(context.agent, "tools_handler", None), "cache", None)
     if cache is not None:
         cache.add(tool=context.tool_name, input=json.dumps(context.tool_input) if context.tool_input else "", output=None)
+
+
+def _once(tool: CrewStructuredTool | None) -> None:
+    """One run for one question: where the model writes calls as text, CrewAI runs a tool that raises up to six times, and asks no hook."""
+    if tool is None:
+        return
+    _as_before(tool)
+    run, came_of_it = tool.func, list[Exception]()
+
+    def begin() -> None:
+        if came_of_it:
+            raise came_of_it[-1]
+        came_of_it.append(RuntimeError("it was run already"))
+
+    def once(*args: Any, **kwargs: Any) -> Any:
+        begin()
+        try:
+            return run(*args, **kwargs)
+        except Exception as error:
+            came_of_it.append(error)
+            raise
+
+    async def once_async(*args: Any, **kwargs: Any) -> Any:
+        begin()
+        try:
+            return await run(*args, **kwargs)
+        except Exception as error:
+            came_of_it.append(error)
+            raise
+
+    made: Any = once_async if inspect.iscoroutinefunction(run) else once
+    made.countersign_run = run
+    tool.func = made
+
+
+def _as_before(tool: CrewStructuredTool | None) -> None:
+    """Undoes `_once`."""
+    if tool is not None:
+        tool.func = getattr(tool.func, "countersign_run", tool.func)
 
 
 def tool_call(tool: str, **args: Any) -> dict[str, Any]:

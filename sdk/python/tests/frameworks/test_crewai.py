@@ -128,3 +128,33 @@ def test_crewai_a_secret_is_no_argument_because_nobody_could_see_it(stage: FakeS
         stage.approve(request)
     assert "It cannot be checked" in pay.run(number="INV-7", pins=["2222"]).message
     assert used == []
+
+
+def test_crewai_a_tool_that_raises_is_run_once_for_one_approval(stage: FakeStage, way: str) -> None:
+    """Also where only the hooks ask. Where the model writes calls as text, CrewAI runs what raises up to six times."""
+    ran: list[int] = []
+
+    def pay_invoice(number: str, amount: int, currency: str) -> str:
+        """Pays an invoice."""
+        ran.append(amount)
+        raise TimeoutError("no answer came from the bank")
+
+    async def pay_later(number: str, amount: int, currency: str) -> str:
+        """Pays an invoice."""
+        return pay_invoice(number, amount, currency)
+
+    class Pay(BaseTool):
+        name: str = "pay_invoice"
+        description: str = "Pays an invoice."
+
+        async def _run(self, number: str, amount: int, currency: str) -> str:
+            return pay_invoice(number, amount, currency)
+
+    guard = guard_of(stage)
+    for unguarded in (tool("pay_invoice")(pay_invoice), tool("pay_invoice")(pay_later), Pay()):
+        for tools in (guard_tools([unguarded], guard), [unguarded]):
+            ran.clear()
+            with GuardHooks(guard), Person(stage, stage.approve):
+                _, script = play(way, tools, PAY)
+            assert ran == [500], unguarded
+    assert "no answer came from the bank" in script.told()
