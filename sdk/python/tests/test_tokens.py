@@ -323,3 +323,18 @@ def test_a_subject_token_of_any_shape_is_for_the_authority_to_judge(client: Any,
 def test_parameters_without_names_are_none(parameters: Any) -> None:
     with pytest.raises(InvalidRequest):
         Operation("pay", None, parameters)
+
+
+def test_the_credential_of_the_authority_for_tests_says_who_the_agent_is_also_while_nothing_is_allowed(
+    client_of: Any, authority: FakeAuthority
+) -> None:
+    authority.require_approval("payments.authorize")
+    operation, other = Operation("payments.authorize"), "agent:team/other"
+    for agent, credential in (("agent:test/bot", authority.credential), (other, lambda: authority.credential(other))):
+        client = client_of(url=authority.url, credential=credential)
+        assert client.evaluate(operation).requestable
+        client.request_approval(operation)
+        assert [request.agent for request in authority.pending][-1] == agent
+    authority.suspend(other)
+    with pytest.raises(Unauthenticated):
+        client.evaluate(operation)

@@ -3,7 +3,7 @@
     with FakeAuthority() as authority:
         authority.allow("document.read", resource="document:reports/*")
         authority.require_approval("payments.authorize")
-        client = Client(url=authority.url, credential=lambda: "any", ...)
+        client = Client(url=authority.url, credential=authority.credential, ...)
 
 It is for the tests of whoever uses this package. It decides far less than the real one, and protects nothing.
 """

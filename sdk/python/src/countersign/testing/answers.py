@@ -62,6 +62,8 @@ def _who(authority: FakeAuthority, asked: Asked, *, agents_only: bool = True) ->
         raise Refused(401, "invalid_client", "the caller must authenticate")
     claims = unverified(assertion)
     name = claims.get("sub")
+    if isinstance(name, str) and name.startswith("system:serviceaccount:"):
+        return _standing(authority, "agent:" + name.removeprefix("system:serviceaccount:").replace(":", "/", 1))
     if not isinstance(name, str) or not name.startswith("agent:"):
         return _standing(authority, authority.agent) if agents_only else authority.agent
     if claims.get("aud") != authority.url or claims.get("jti") in authority.assertions:

@@ -109,6 +109,15 @@ class FakeAuthority:
         """The address of a sidecar of the agent: it is the same server, for requests with the sidecar's header."""
         return self._server.url
 
+    def credential(self, agent: str | None = None) -> str:
+        """The token of the ServiceAccount of an agent, for a Client: `credential=authority.credential`.
+
+        By it a client knows its own name, as in a cluster, also while nothing is allowed without approval.
+        """
+        account = (agent or self.agent).removeprefix("agent:").replace("/", ":")
+        now = int(time.time())
+        return self.sign("JWT", {"sub": f"system:serviceaccount:{account}", "aud": [self.url], "iat": now, "exp": now + 3600})
+
     @property
     def requests(self) -> list[Asked]:
         """What was asked, in its order."""
