@@ -7,9 +7,10 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("langchain", reason="needs requirements-langchain.txt")
-pytest.register_assert_rewrite("langchain_cells", "langchain_rig")
+pytest.register_assert_rewrite("langchain_cells", "langchain_past_the_guard", "langchain_rig")
 
 from langchain_cells import *  # noqa: F403
+from langchain_past_the_guard import *  # noqa: F403
 from langchain_rig import plain, rig  # noqa: F401
 
 from cluster import Approver, Namespace

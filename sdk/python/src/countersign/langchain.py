@@ -3,7 +3,8 @@
     agent = create_agent(model, tools, middleware=[..., CountersignMiddleware(guard)], checkpointer=checkpointer)
     node = ToolNode(tools, **guard_tool_call(guard))
 
-List the middleware last: what comes after it could still change the arguments, or call the tool twice.
+List the middleware last: what comes after it could still change the arguments, or the tool, or call it twice. Where other middleware
+for calls of tools comes after it, nothing runs.
 
 With `mode="interrupt"` a call that a person must approve pauses the graph. Resuming is a wake-up and nothing else: the guard asks the
 authority again, and pauses again while nobody has decided. Where a pause could not be resumed, without a checkpointer, it waits instead.
@@ -25,7 +26,7 @@ from .tokens import AccessToken
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
     from langchain_core.messages import ToolMessage
-    from langgraph.prebuilt.tool_node import ToolCallRequest
+    from langgraph.prebuilt.tool_node import ToolCallRequest, ToolNode
     from langgraph.types import Command, Interrupt, interrupt
 except ImportError as missing:
     raise ImportError(f"{missing.name} is not installed: pip install 'countersign-sdk[langchain]'") from None
@@ -80,10 +81,12 @@ class CountersignMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: _Handler) -> _Answer:
         """The tool runs if it may."""
+        _must_be_last(handler)
         return self._gate.wrap(request, handler)
 
     async def awrap_tool_call(self, request: ToolCallRequest, handler: _AsyncHandler) -> _Answer:
         """The same for asyncio."""
+        _must_be_last(handler)
         return await self._gate.awrap(request, handler)
 
 
@@ -202,6 +205,8 @@ class _Gate:
         call_id = call["id"]
         if not call_id:
             raise ConfigurationError("the call of the tool has no id")
+        if request.tool is not None and request.tool.name != call["name"]:
+            raise ConfigurationError(f"{request.tool.name} would run where {call['name']} was called")
         thread = _configurable(request).get("thread_id")
         return {
             "tool": call["name"],
@@ -211,6 +216,12 @@ class _Gate:
             "run_id": None if thread is None else str(thread),
             "subject_token": None if self._subject_token is None else self._subject_token(request),
         }
+
+
+def _must_be_last(handler: Callable[..., Any]) -> None:
+    """Raises ConfigurationError if what would be called next is not the ToolNode itself."""
+    if getattr(handler, "__module__", None) != ToolNode.__module__:
+        raise ConfigurationError("other middleware stands between the guard and the tools", advice="List CountersignMiddleware last.")
 
 
 def _configurable(request: ToolCallRequest) -> Mapping[str, Any]:

@@ -52,7 +52,7 @@ class Scripted(BaseChatModel):
         return "scripted"
 
     def bind_tools(self, tools: Sequence[Any], **more: Any) -> Scripted:
-        self.offered.append([each.name for each in tools])
+        self.offered.append([each["name"] if isinstance(each, dict) else each.name for each in tools])
         return self
 
     def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **more: Any) -> ChatResult:
@@ -116,6 +116,8 @@ class Rig:
         max_wait: float = 30.0,
         saver: Any = "memory",
         before: Sequence[Any] = (),
+        after: Sequence[Any] = (),
+        given: Sequence[Any] | None = None,
         tools: dict[str, Any] | None = None,
         **more: Any,
     ) -> Rig:
@@ -124,8 +126,8 @@ class Rig:
         self.model = Scripted(turns=list(turns), offered=[])
         self.agent = create_agent(
             self.model,
-            tools_of(self.ran),
-            middleware=[*before, CountersignMiddleware(self.guard, **more)],
+            tools_of(self.ran) if given is None else given,
+            middleware=[*before, CountersignMiddleware(self.guard, **more), *after],
             checkpointer=InMemorySaver() if saver == "memory" else saver,
         )
         return self

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("langchain", reason="needs requirements-langchain.txt")
-pytest.register_assert_rewrite("langchain_cells", "langchain_rig")
+pytest.register_assert_rewrite("langchain_cells", "langchain_past_the_guard", "langchain_rig")
 
 from authorities import Authority, Fake
 from langchain_cells import *  # noqa: F403
+from langchain_past_the_guard import *  # noqa: F403
 from langchain_rig import plain, rig  # noqa: F401
 
 
