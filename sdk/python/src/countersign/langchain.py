@@ -12,6 +12,7 @@ authority again, and pauses again while nobody has decided. Where a pause could 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,8 +20,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypedDict
 
 from .approvals import ApprovalRequest
+from .client import Client
 from .errors import ConfigurationError
 from .guard import Denied, Guard, Pending, Permit
+from .operation import Decision, Operation
 from .tokens import AccessToken
 
 try:
@@ -61,23 +64,23 @@ class CountersignMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> ModelResponse[Any]:
         """The model is shown what the agent could come to use."""
-        mapped = self._gate.mapped(request.tools)
+        here, elsewhere = self._gate.mapped(request.tools)
         try:
-            seen = self._gate.guard.visible(mapped)
+            seen = self._gate.guard.visible(here), self._gate.allowed(elsewhere)
         except Exception as error:
-            seen = _all_of(mapped, error)
-        return handler(request.override(tools=[tool for tool in request.tools if _name(tool) in seen]))
+            seen = _all_of(here, error), []
+        return handler(request.override(tools=_shown(request.tools, *seen)))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         """The same for asyncio."""
-        mapped = self._gate.mapped(request.tools)
+        here, elsewhere = self._gate.mapped(request.tools)
         try:
-            seen = await self._gate.guard.avisible(mapped)
+            seen = await self._gate.guard.avisible(here), await self._gate.aallowed(elsewhere)
         except Exception as error:
-            seen = _all_of(mapped, error)
-        return await handler(request.override(tools=[tool for tool in request.tools if _name(tool) in seen]))
+            seen = _all_of(here, error), []
+        return await handler(request.override(tools=_shown(request.tools, *seen)))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: _Handler) -> _Answer:
         """The tool runs if it may."""
@@ -143,9 +146,27 @@ class _Gate:
         # For where a pause could not be resumed.
         self._patient = Guard(guard.client, guard.tools, mode="wait", max_wait=guard.max_wait, justification=guard.justification)
 
-    def mapped(self, tools: list[Any]) -> list[str]:
-        """The names of the tools that are in the map of the guard."""
-        return [name for name in map(_name, tools) if name in self.guard.tools]
+    def mapped(self, tools: list[Any]) -> tuple[list[str], list[str]]:
+        """The names of the tools that are in the map of the guard: of those that run here, and of those that the model's provider runs."""
+        mapped = [tool for tool in tools if _name(tool) in self.guard.tools]
+        here = [_name(tool) for tool in mapped if not _runs_elsewhere(tool)]
+        return here, [_name(tool) for tool in mapped if _runs_elsewhere(tool)]
+
+    def allowed(self, elsewhere: list[str]) -> list[str]:
+        """Those that may run at once, whatever the call is: where the provider runs a tool nobody asks again."""
+        if not isinstance(self.guard.client, Client):
+            raise ConfigurationError("the guard has an AsyncClient: await aallowed()")
+        return _at_once(elsewhere, self.guard.client.evaluate_many([self._usual(name) for name in elsewhere]))
+
+    async def aallowed(self, elsewhere: list[str]) -> list[str]:
+        """The same for asyncio."""
+        if isinstance(self.guard.client, Client):
+            return await asyncio.to_thread(self.allowed, elsewhere)
+        return _at_once(elsewhere, await self.guard.client.evaluate_many([self._usual(name) for name in elsewhere]))
+
+    def _usual(self, name: str) -> Operation:
+        tool = self.guard.tools[name]
+        return Operation(tool.capability, tool.usual_resource, None, tool.audience)
 
     def wrap(self, request: ToolCallRequest, handler: _Handler) -> _Answer:
         """Asks, and pauses or refuses, or lets the tool run."""
@@ -274,6 +295,22 @@ def _pending_approval(found: Interrupt) -> PendingApproval | None:
     return PendingApproval(found.id, str(said["tool"]), str(said["call_id"]), ApprovalRequest.from_dict(said["request"]))
 
 
+def _at_once(names: list[str], decisions: list[Decision]) -> list[str]:
+    return [name for name, said in zip(names, decisions, strict=True) if said.allowed and said.approval is None]
+
+
+def _shown(tools: list[Any], here: list[str], elsewhere: list[str]) -> list[Any]:
+    return [tool for tool in tools if _name(tool) in (elsewhere if _runs_elsewhere(tool) else here)]
+
+
+def _runs_elsewhere(tool: Any) -> bool:
+    """Whether the provider of the model runs a tool: whatever is not the schema of a function, of which the calls come here."""
+    if not isinstance(tool, Mapping):
+        return False
+    kind = tool.get("type")
+    return kind not in ("function", "custom") and not (kind is None and ("input_schema" in tool or "parameters" in tool))
+
+
 def _name(tool: Any) -> str:
     """A tool's name. One that the provider of the model runs has at least a type; it is filtered, which is all that can be done here."""
     if not isinstance(tool, Mapping):
@@ -283,6 +320,6 @@ def _name(tool: Any) -> str:
 
 
 def _all_of(mapped: list[str], error: Exception) -> list[str]:
-    """What is shown while nobody can tell what may be used: the model tries, is refused, and can say so."""
+    """What is shown of what runs here while nobody can tell what may be used: the model tries, is refused, and can say so."""
     _log.warning("the list of tools could not be narrowed down: %s", type(error).__name__)
     return mapped

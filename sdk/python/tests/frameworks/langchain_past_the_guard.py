@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from authorities import done
+from authorities import TOOLS, done
 from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware
 from langchain_core.tools import tool
-from langchain_rig import Rig, call, code, told
+from langchain_rig import Rig, call, code, told, tools_of
 
 from countersign import ConfigurationError
+from countersign.guard import Tool
 
 READ = {"number": "INV-7"}
 
@@ -57,3 +58,37 @@ def test_langchain_runs_nothing_where_other_middleware_stands_between_the_guard_
 def test_langchain_runs_no_other_tool_under_the_name_of_one_that_may_run(rig: Rig) -> None:
     result = rig.build([call("read_invoice", READ)], before=[Puts(deletes(rig))]).invoke()
     assert (code(told(result)[0]), rig.did()) == ("guard_failed", [])
+
+
+SEARCH: dict[str, Any] = {"type": "web_search_20250305", "name": "web_search"}
+
+
+@pytest.mark.parametrize(
+    ("needs", "is_shown"),
+    [
+        (Tool("invoice.read", resource="invoice:INV-7"), True),
+        (Tool("payments.authorize", resource="invoice:INV-7"), False),
+        (Tool("invoice.read", resource="mailbox:alice"), False),
+        ("mailbox.delete", False),
+    ],
+    ids=["granted", "needs approval", "another resource", "not granted"],
+)
+def test_langchain_shows_a_tool_that_the_provider_runs_only_if_it_is_allowed_at_once(rig: Rig, needs: Any, is_shown: bool) -> None:
+    """Nobody asks before it runs: not for an approval either."""
+    rig.build(tools={**TOOLS, "web_search": needs}, given=[*tools_of(rig.ran), SEARCH]).invoke()
+    assert rig.model.offered == [["read_invoice", "pay_invoice", *(["web_search"] if is_shown else [])]]
+
+
+def test_langchain_shows_no_tool_that_the_provider_runs_while_the_authority_is_away(rig: Rig) -> None:
+    needs = Tool("invoice.read", resource="invoice:INV-7")
+    rig.build(tools={**TOOLS, "web_search": needs}, given=[*tools_of(rig.ran), SEARCH])
+    rig.authority.down()
+    rig.invoke()
+    assert rig.model.offered == [["read_invoice", "pay_invoice", "delete_mailbox"]]
+
+
+def test_langchain_a_tool_given_as_the_schema_of_a_function_is_like_any_other(rig: Rig) -> None:
+    kinds: list[dict[str, Any]] = [{"type": "function"}, {"type": "custom"}, {"input_schema": {"type": "object"}}]
+    for kind in kinds:
+        rig.build(given=[{"name": "pay_invoice", **kind}, {"name": "wire_money", **kind}], saver=None).invoke()
+        assert rig.model.offered == [["pay_invoice"]]
