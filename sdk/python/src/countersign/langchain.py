@@ -16,6 +16,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypedDict
 
@@ -29,6 +30,7 @@ from .tokens import AccessToken
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
     from langchain_core.messages import ToolMessage
+    from langgraph.errors import GraphInterrupt
     from langgraph.prebuilt.tool_node import ToolCallRequest, ToolNode
     from langgraph.types import Command, Interrupt, interrupt
 except ImportError as missing:
@@ -181,6 +183,8 @@ class _Gate:
                 outcome = _refusal(error)
         if not isinstance(outcome, Permit):
             return _refused(request, outcome)
+        if outcome.request is not None and self._can_pause(request, is_async=False):
+            _take_wake_ups()
         with outcome:
             return handler(request)
 
@@ -197,6 +201,8 @@ class _Gate:
                 outcome = _refusal(error)
         if not isinstance(outcome, Permit):
             return _refused(request, outcome)
+        if outcome.request is not None and self._can_pause(request, is_async=True):
+            _take_wake_ups()
         with outcome:
             return await handler(request)
 
@@ -248,6 +254,13 @@ def _must_be_last(handler: Callable[..., Any]) -> None:
 def _configurable(request: ToolCallRequest) -> Mapping[str, Any]:
     config: Mapping[str, Any] = request.runtime.config or {}
     return config.get("configurable") or {}
+
+
+def _take_wake_ups() -> None:
+    """Takes what the graph was resumed with. It was for the pause of the guard, and answers no `interrupt` of the tool itself."""
+    with suppress(GraphInterrupt):
+        while True:
+            interrupt(None)
 
 
 def _woken_for(resumed: Any, call_id: str) -> str | None:

@@ -10,9 +10,11 @@ from authorities import TOOLS, done
 from langchain.agents.middleware import AgentMiddleware, HumanInTheLoopMiddleware
 from langchain_core.tools import tool
 from langchain_rig import Rig, call, code, told, tools_of
+from langgraph.types import Command, interrupt
 
 from countersign import ConfigurationError
 from countersign.guard import Tool
+from countersign.langchain import pending_approvals, resume_command
 
 READ = {"number": "INV-7"}
 
@@ -92,3 +94,40 @@ def test_langchain_a_tool_given_as_the_schema_of_a_function_is_like_any_other(ri
     for kind in kinds:
         rig.build(given=[{"name": "pay_invoice", **kind}, {"name": "wire_money", **kind}], saver=None).invoke()
         assert rig.model.offered == [["pay_invoice"]]
+
+
+def asks_itself(rig: Rig) -> list[Any]:
+    """Tools that ask whoever runs the agent before they do anything."""
+
+    @tool
+    def pay_invoice(number: str, amount: int, currency: str) -> str:
+        """Pays an invoice."""
+        return done(rig.ran, f"paid {number}, and was told {interrupt('Really?')}")
+
+    @tool
+    def read_invoice(number: str) -> str:
+        """Reads an invoice."""
+        return done(rig.ran, f"read {number}, and was told {interrupt('Really?')}")
+
+    return [pay_invoice, read_invoice]
+
+
+@pytest.mark.parametrize("resumed", ["by resume_command", "with anything"])
+def test_langchain_waking_the_guard_answers_no_question_of_the_tool(rig: Rig, resumed: str) -> None:
+    paused = rig.build([call("pay_invoice")], given=asks_itself(rig)).invoke()
+    for _ in range(2):  # too early first, so that there are two pauses of the guard
+        again = rig.invoke(resume_command(paused) if resumed == "by resume_command" else Command(resume=True))
+        assert (len(pending_approvals(again)), rig.did()) == (1, [])
+    rig.authority.approve(pending_approvals(paused)[0].request.id)
+    asked = rig.invoke(resume_command(again) if resumed == "by resume_command" else Command(resume=True))
+    assert ([each.value for each in asked["__interrupt__"]], rig.did()) == (["Really?"], [])
+    # Its approval is used up: it would have to run a second time.
+    answered = rig.invoke(Command(resume=True))
+    assert (code(told(answered)[0]), rig.did()) == ("approval_used", [])
+
+
+def test_langchain_a_tool_that_needs_no_approval_may_ask_itself(rig: Rig) -> None:
+    asked = rig.build([call("read_invoice", READ)], given=asks_itself(rig)).invoke()
+    assert ([each.value for each in asked["__interrupt__"]], rig.did()) == (["Really?"], [])
+    rig.invoke(Command(resume="yes"))
+    assert rig.did() == ["read INV-7, and was told yes invoice.read"]
