@@ -13,8 +13,9 @@ if find_spec("agno") is None:
     pytest.skip("needs the environment of check-framework.sh agno", allow_module_level=True)
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "sdk/python/tests/frameworks"))
-pytest.register_assert_rewrite("acting", "cells_agno")
+pytest.register_assert_rewrite("acting", "agno_past_the_guard", "cells_agno")
 
+from agno_past_the_guard import *
 from cells_agno import *
 
 from cluster import Approver, Namespace

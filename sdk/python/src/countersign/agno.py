@@ -28,7 +28,9 @@ from .errors import ConfigurationError
 from .guard import Denied, Guard, Pending, Permit
 
 try:
+    from agno.agent import Agent
     from agno.run.requirement import RunRequirement
+    from agno.team import Team
     from agno.tools import Toolkit
     from agno.tools.function import Function
 except ImportError:
@@ -50,7 +52,7 @@ def guard_agent(
     registry: bool = True,
     arun_only: bool = False,
 ) -> Owner:
-    """Guards all tools of an Agent, or of a Team and its members, and returns it.
+    """Guards all tools of an Agent, or of a Team and its members, and those of the agents that reason for them, and returns it.
 
     With `registry` the model hears only of those that the agent could come to use; that asks the authority at each run, and a run fails
     with Unavailable if it does not answer. `arun_only` is for agents in an event loop that only `arun` runs: it is not held up by that.
@@ -58,6 +60,11 @@ def guard_agent(
     """
     agent: Any = owner
     threaded(guard, "Agno")
+    if not isinstance(agent, Agent | Team):
+        raise ConfigurationError(
+            f"the tools of a {type(agent).__name__} do not go through the guard",
+            advice="Only an Agent and a Team of such can be guarded: in a workflow, guard the agent of each step.",
+        )
     members = getattr(agent, "members", None) or []
     if callable(members):
         raise ConfigurationError("the members of the team are made by a function", advice="Guard each member where it is made.")
@@ -74,8 +81,10 @@ def guard_agent(
         agent.tools = _listed(given, guard, arun_only)
         # Agno would keep the list of a user or session for good.
         agent.cache_callables = False
-    for member in members:
-        guard_agent(member, guard, subject_token=subject_token, registry=registry, arun_only=arun_only)
+    for other in [*members, getattr(agent, "reasoning_agent", None)]:
+        # One that is behind two others is guarded once.
+        if other is not None and not _is_guarded(other, guard):
+            guard_agent(other, guard, subject_token=subject_token, registry=registry, arun_only=arun_only)
     return owner
 
 
@@ -126,6 +135,8 @@ class ToolGuard:
     def _check(self, call: Call, owner: Any) -> Permit:
         if (getattr(owner, "tool_hooks", None) or [None])[0] is not self:
             raise Denied("the guard is not the first of the agent's tool_hooks: use guard_agent", code="guard_failed")
+        if not _is_guarded(owner, self.guard):
+            raise Denied("the team has a member that is not guarded: use guard_agent once it is complete", code="guard_failed")
         return call.check(self.guard, self.subject_token)
 
 
@@ -202,6 +213,13 @@ def _continued(owner: Any, run: Any, more: Mapping[str, Any]) -> dict[str, Any]:
     if owner.db is None:
         return {"run_response": run, **more}
     return {"run_id": run.run_id, "session_id": run.session_id, "requirements": run.requirements, **more}
+
+
+def _is_guarded(agent: Any, guard: Guard) -> bool:
+    """Whether an agent asks this guard, and all members of a team do."""
+    first = (getattr(agent, "tool_hooks", None) or [None])[0]
+    members = getattr(agent, "members", None) or []
+    return isinstance(first, ToolGuard) and first.guard is guard and all(_is_guarded(member, guard) for member in members)
 
 
 def _listed(tools: Sequence[Any], guard: Guard, arun_only: bool) -> Callable[[], Any]:

@@ -12,9 +12,10 @@ import pytest
 if find_spec("agno") is None:
     pytest.skip("run by check-framework.sh agno", allow_module_level=True)
 
-pytest.register_assert_rewrite("acting", "cells_agno")
+pytest.register_assert_rewrite("acting", "agno_past_the_guard", "cells_agno")
 
 from acting import FakeStage
+from agno_past_the_guard import *
 from cells_agno import *
 
 from countersign.testing import FakeAuthority
