@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from inspect import isasyncgen, isawaitable, iscoroutinefunction, isgenerator
 from typing import Any, TypeAlias, TypeVar
 
@@ -39,6 +40,8 @@ except ImportError:
 __all__ = ["ToolGuard", "apending", "aresume", "guard_agent", "pending", "resume"]
 
 Owner = TypeVar("Owner")
+#: Where a workflow and its steps have agents, and further steps.
+_PARTS = ("agent", "team", "workflow", "steps", "choices", "else_steps")
 #: What is known of a call that a run waits for: True if it may go on, the request if a person has yet to decide, the no if there is
 #: one, and None if nobody can tell now.
 Known: TypeAlias = ApprovalRequest | Denied | bool | None
@@ -70,11 +73,11 @@ def guard_agent(
         raise ConfigurationError("the members of the team are made by a function", advice="Guard each member where it is made.")
     if any(isinstance(hook, ToolGuard) for hook in agent.tool_hooks or []):
         raise ConfigurationError(f"{agent.name or 'the agent'} is guarded already")
-    given = [] if callable(agent.tools) else list(agent.tools or [])
-    if any(isinstance(tool, Mapping) for tool in given):
-        raise ConfigurationError("a tool that the provider of the model runs cannot be guarded", advice="Leave it out.")
+    given = [] if callable(agent.tools) else _guardable(list(agent.tools or []))
     if registry and callable(agent.tools):
         raise ConfigurationError("the tools are made by a function", advice="Say registry=False, and filter there by guard.visible.")
+    if callable(agent.tools):
+        agent.tools = _looked_through(agent.tools)
     # Agno runs a tool with the arguments of the call, whatever a hook hands on: only the first hook sees those.
     agent.tool_hooks = [ToolGuard(guard, subject_token), *(agent.tool_hooks or [])]
     if registry:
@@ -213,6 +216,54 @@ def _continued(owner: Any, run: Any, more: Mapping[str, Any]) -> dict[str, Any]:
     if owner.db is None:
         return {"run_response": run, **more}
     return {"run_id": run.run_id, "session_id": run.session_id, "requirements": run.requirements, **more}
+
+
+def _guardable(tools: Any) -> Any:
+    """The tools, if all that they run asks a guard, as far as they show it."""
+    for tool in tools or []:
+        if isinstance(tool, Mapping):
+            raise ConfigurationError("a tool that the provider of the model runs cannot be guarded", advice="Leave it out.")
+        if not all(map(_asks, _behind(tool))):
+            raise ConfigurationError(f"behind a tool ({', '.join(_names(tool))}) is an agent that is not guarded", advice="Guard it first.")
+    return tools
+
+
+def _looked_through(make: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that makes tools, with a look at those that it made. It takes what the other takes."""
+    if iscoroutinefunction(make):
+
+        @wraps(make)
+        async def amade(*args: Any, **more: Any) -> Any:
+            return _guardable(await make(*args, **more))
+
+        return amade
+
+    @wraps(make)
+    def made(*args: Any, **more: Any) -> Any:
+        return _guardable(make(*args, **more))
+
+    return made
+
+
+def _behind(tool: Any) -> Iterator[Any]:
+    """What could be an agent behind a tool: what a toolkit has, and what a method is of."""
+    if isinstance(tool, Toolkit):
+        yield from vars(tool).values()
+        for function in (*tool.functions.values(), *tool.async_functions.values()):
+            yield from _behind(function)
+    else:
+        yield getattr(tool.entrypoint if isinstance(tool, Function) else tool, "__self__", None)
+
+
+def _asks(thing: Any) -> bool:
+    """Whether the agents that something runs are guarded: itself, those in a list, or those of the steps of a workflow."""
+    if isinstance(thing, list | tuple):
+        return all(map(_asks, thing))
+    if isinstance(thing, Agent | Team):
+        return isinstance(next(iter(thing.tool_hooks or ()), None), ToolGuard)
+    if not type(thing).__module__.startswith("agno.workflow."):
+        return True
+    return all(_asks(getattr(thing, part, None)) for part in _PARTS)
 
 
 def _is_guarded(agent: Any, guard: Guard) -> bool:

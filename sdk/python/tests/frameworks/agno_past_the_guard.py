@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,12 @@ from acting import TOOLS, Ledger
 from agno.agent import Agent
 from agno.agents.base import BaseExternalAgent
 from agno.team import Team
-from agno.workflow import Step, Workflow
+from agno.tools import Toolkit
+from agno.tools.function import Function
+from agno.tools.workflow import WorkflowTools
+from agno.workflow import Loop, Step, Workflow
 from agno_app import Script, tools_of
-from cells_agno import Play, told
+from cells_agno import READ, Play, told
 
 from countersign import ConfigurationError, Tool
 from countersign.agno import guard_agent
@@ -70,3 +74,51 @@ def test_agno_guards_once_who_is_in_two_teams(play: Play, ledger: Ledger) -> Non
     assert len(both.tool_hooks or []) == 1
     play.run(both)
     assert ledger.read() == []
+
+
+@pytest.mark.parametrize("way", ["a method", "a function of a method", "a toolkit", "a workflow", "a team in a loop of a workflow"])
+def test_agno_an_agent_behind_a_tool_is_guarded_or_the_tool_is_refused(play: Play, ledger: Ledger, way: str) -> None:
+    """Agno runs it with tools of its own, past the hooks of whoever has the tool."""
+    inner = helper(play, CLOSE)
+    whole: Any = Team(name="whole", members=[inner], model=Script(), telemetry=False) if "team" in way else inner
+    steps: list[Any] = [Loop(name="l", steps=[Step(name="s", team=whole)])] if "loop" in way else [Step(name="s", agent=inner)]
+    kit = WorkflowTools(Workflow(name="w", steps=steps, telemetry=False), async_mode=play.asynchronous)
+    plain = {"a method": inner.run, "a function of a method": Function(name="ask", entrypoint=inner.run)}
+    tool = Toolkit(name="kit", tools=[inner.run]) if way == "a toolkit" else plain.get(way, kit)
+    with pytest.raises(ConfigurationError, match="is an agent that is not guarded"):
+        play.agent(tools=[tool])
+    guard_agent(whole, play.guard(), registry=False)
+    call = ("run_workflow", {"input": {"input_data": "Do it."}})
+    agent = play.agent(call, tools=[tool], guard=play.guard(tools={**TOOLS, "run_workflow": Tool("invoice.read", "invoice:any", None)}))
+    if way == "a workflow":
+        play.run(agent)
+        assert "This is not allowed." in told(inner)
+    assert ledger.read() == []
+
+
+@pytest.mark.parametrize("asynchronously", [False, True])
+def test_agno_runs_nothing_with_tools_of_a_function_that_could_not_be_guarded(play: Play, ledger: Ledger, asynchronously: bool) -> None:
+    search: Any = {"type": "web_search", "function": {"name": "web_search"}}
+    seen: list[Any] = []
+    made: list[Any] = tools_of(ledger, asynchronous=play.tools == "async")
+
+    def tools(run_context: Any) -> list[Any]:
+        seen.append(run_context.run_id)
+        return made
+
+    async def atools(run_context: Any) -> list[Any]:
+        return tools(run_context)
+
+    if asynchronously and not play.asynchronous:
+        pytest.skip("Agno makes no tools asynchronously in run")
+    agent = Agent(model=Script(lines=[READ, "done"]), tools=atools if asynchronously else tools, telemetry=False, cache_callables=False)
+    guard_agent(agent, play.guard(), registry=False)
+    play.run(agent)
+    assert [entry["tool"] for entry in ledger.read()] == ["read_invoice"]
+    assert seen[0], "the function is given what it asks for"
+    made.append(search)
+    model: Any = agent.model
+    model.offered.clear()
+    with contextlib.suppress(ConfigurationError):
+        assert play.run(agent).status.value == "ERROR"
+    assert model.offered == []
