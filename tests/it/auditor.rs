@@ -55,14 +55,8 @@ impl<'a> Auditor<'a> {
     pub fn of(world: &'a World, purpose: &str) -> Self {
         let auditor = Self::without_right(world, purpose);
         let namespace = auditor.name.split(':').nth(2).expect("a namespace");
-        let binding = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "countersign-auditor"},
-            "subjects": [{"kind": "ServiceAccount", "name": "auditor", "namespace": namespace}],
-        });
-        world.apply(&binding).expect("bound");
+        let subject = json!({"kind": "ServiceAccount", "name": "auditor", "namespace": namespace});
+        world.bind_cluster_role_everywhere(namespace, "countersign-auditor", &[subject]);
         auditor
     }
 
