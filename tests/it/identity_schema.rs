@@ -396,7 +396,7 @@ fn kubectl_explains_and_lists_identities_and_issuers() {
         "trustedissuer.status.keysFetchedAt",
         "trustedissuer.status.keys",
     ] {
-        let text = world.kubectl().run(&["explain", path, "--recursive=false"]).expect(path);
+        let text = world.explained(path);
         let description = text.split("DESCRIPTION:").nth(1).unwrap_or_else(|| panic!("{path}: {text}"));
         assert!(!description.contains("<empty>") && description.trim().len() > 25, "{path}: {text}");
     }

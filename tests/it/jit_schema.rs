@@ -292,7 +292,7 @@ fn kubectl_explains_every_field_of_both_kinds() {
             assert!(fields.contains(&format!("{kind}.{field}")), "{field} is not among {fields:?}");
         }
         for field in fields {
-            let text = world.kubectl().run(&["explain", &field, "--recursive=false"]).expect(&field);
+            let text = world.explained(&field);
             let description = text.split("DESCRIPTION:").nth(1).unwrap_or_else(|| panic!("{field}: {text}"));
             let description = description.split("FIELDS:").next().unwrap_or_default().trim();
             assert!(!description.contains("<empty>") && description.len() >= 4, "{field}: {text}");
@@ -306,7 +306,7 @@ fn the_manual_of_an_optional_choice_is_that_of_the_field() {
         ("agent.spec.capabilities.approval", "needs 'grant' on the name"),
         ("capability.spec.risk", "By itself it changes no decision"),
     ] {
-        let text = World::shared().kubectl().run(&["explain", field]).expect(field);
+        let text = World::shared().explained(field);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(text.contains(says), "{field}: {text}");
     }

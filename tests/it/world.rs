@@ -178,6 +178,16 @@ impl World {
         Tenant { token, ..tenant }
     }
 
+    /// What kubectl says of a field. The API server describes a kind a moment after it knows it.
+    pub fn explained(&self, field: &str) -> String {
+        let mut said = None;
+        wait_until(&format!("{field} is explained"), PATIENCE, || {
+            said = self.kubectl().run(&["explain", field, "--recursive=false"]).ok();
+            said.is_some()
+        });
+        said.expect("explained")
+    }
+
     /// Applies an object as the administrator.
     pub fn apply(&self, object: &Value) -> Result<String, String> {
         self.kubectl().apply(&object.to_string()).map_err(|failure| failure.stderr)
