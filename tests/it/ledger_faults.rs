@@ -4,6 +4,7 @@ use crate::audited::{Ledger, metric, published};
 use crate::databases::block_on;
 use crate::staleness::clock_of;
 use crate::support::operator::OperatorOptions;
+use crate::support::ports::free_ports;
 use crate::support::postgres::Postgres;
 use crate::world::{PATIENCE, Reply, TOKEN_EXCHANGE, TYPE_JWT, World, claims, wait_until};
 use serde_json::{Value, json};
@@ -273,7 +274,8 @@ fn calls(trace: &str) -> Vec<(usize, usize, String)> {
 
 #[test]
 fn p4_a_trace_of_system_calls_shows_the_durable_write_between_the_request_and_the_reply() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let [port] = free_ports().expect("a port");
+    let port = format!("127.0.0.1:{port}");
     let world = World::start(4, &[], &[&format!("--insecure-http-address={port}")]);
     let tenant = world.tenant("traced");
     let directory = tempfile::tempdir().expect("a directory");

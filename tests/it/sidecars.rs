@@ -1,12 +1,12 @@
 //! What the tests of the sidecar share: one that runs beside an agent of the tests, as a process, with a real token in a file.
 
 use crate::support::directory::write_private;
-use crate::support::ports::is_taken;
+use crate::support::ports::{free_ports, is_taken};
 use crate::support::process::{Guarded, clean_env};
 use crate::world::{PATIENCE, Reply, Tenant, World, binary, wait_until};
 use reqwest::blocking::{Client, RequestBuilder};
 use serde_json::Value;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,9 +41,8 @@ impl Sidecar {
         write_private(&token_file, credential).expect("written");
         std::fs::write(&ca_file, ca).expect("written");
         // Free a moment ago: if somebody has taken it meanwhile, the process ends and another is tried.
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        drop(listener);
+        let [port] = free_ports().expect("a port");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut all = vec![
             "sidecar".to_owned(),
             format!("--url={url}"),
