@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::blocking::Client;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -152,5 +152,7 @@ pub fn holds(object: &Value, what: &str) -> Option<bool> {
     }
     let (path, value) = what.strip_prefix("jsonpath={.")?.split_once("}=")?;
     let pointer = format!("/{}", path.replace('.', "/"));
-    (!path.contains(['[', '\\'])).then(|| object.pointer(&pointer) == Some(&json!(value)))
+    // As kubectl, which compares what it would print.
+    let printed = |found: &Value| found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+    (!path.contains(['[', '\\'])).then(|| object.pointer(&pointer).is_some_and(|found| printed(found) == value))
 }
