@@ -1,6 +1,6 @@
 //! One operation, asked for, approved with kubectl, done once: from the agent's call to the end of its token.
 
-use crate::payments::{Asked, ask, ask_at, asked, asked_for, details, docs_server, kubectl_of, object, send};
+use crate::payments::{Asked, answered, ask, ask_at, asked, asked_for, details, docs_server, kubectl_of, object, send};
 use crate::world::{PATIENCE, World, claims, wait_until};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ fn an_approved_operation_gets_one_token_that_is_good_for_it_once() {
     let asked = asked(&tenant, &capability);
     assert_eq!(asked.poll().refused(400, "authorization_pending").body["error"], "authorization_pending");
     asked.approve("bob");
+    // That comes after the status, and the trail below is in order.
+    wait_until("it is recorded", PATIENCE, || asked.records().iter().any(|record| record["reason"] == "approved"));
     let reply = asked.redeemed();
     let (token, status) = (reply.text("access_token"), asked.status());
     let claims = claims(&token);
@@ -175,9 +177,11 @@ fn owners_of_an_agent_do_not_approve_what_it_asks() {
     assert!(status["approvals"][0]["void"].as_str().expect("void").contains("owns an agent"), "{status}");
     assert_eq!((&status["phase"], &status["approvalProgress"]), (&json!("Pending"), &json!("0/1")));
     asked.poll().refused(400, "authorization_pending");
-    let events =
-        world.kubectl().run(&["get", "events", "-n", &tenant.namespace, "--field-selector=reason=DecisionVoid"]).expect("events");
-    assert!(events.contains("owns an agent"), "{events}");
+    // It is published after the status is written.
+    wait_until("an Event says so", PATIENCE, || {
+        let void = ["get", "events", "-n", &tenant.namespace, "--field-selector=reason=DecisionVoid"];
+        world.kubectl().run(&void).expect("events").contains("owns an agent")
+    });
     asked.decide("bob", "Denied").expect("an owner may say no");
     asked.reaches("Denied");
 }
@@ -194,7 +198,7 @@ fn a16_an_approver_who_has_lost_the_right_has_approved_nothing() {
     let bob = world.kubectl().impersonating("bob", &["system:authenticated"]);
     let can = ["auth", "can-i", "approve", &format!("capabilities.countersign.dev/{capability}"), "-n", &tenant.namespace];
     wait_until("the API server knows", PATIENCE, || bob.run(&can).is_err());
-    let refused = asked.poll().refused(400, "access_denied");
+    let refused = answered(|| asked.poll()).refused(400, "access_denied");
     assert_eq!(world.record_of(&refused)["reason"], "approver_lost_right");
     assert_eq!(asked.status()["phase"], "Approved", "nothing was used up");
     world.approver("bob", &tenant.namespace, &capability);

@@ -2,7 +2,7 @@
 //! whom, whoever stands in the chain cannot approve, and the token carries it.
 
 use crate::chains::{ALICE, TYPE_ID_TOKEN, id_token};
-use crate::payments::{Asked, details, send};
+use crate::payments::{Asked, answered, details, send};
 use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, TOKEN_EXCHANGE, Tenant, World, agent, claims, stamped, wait_until};
 use serde_json::{Value, json};
 
@@ -92,14 +92,14 @@ fn a_request_and_its_token_say_for_whom_and_through_whom() {
     let lineage = &behalf["lineage"];
     assert_eq!((&lineage["transaction"], &lineage["ancestors"]), (&claims(&called)["txn"], &json!([claims(&called)["jti"]])));
     asked.approve("bob");
-    let reply = asked.poll().expect(200);
+    let reply = asked.redeemed();
     let token = reply.text("access_token");
     let says = claims(&token);
     assert_eq!((&says["sub"], &says["client_id"]), (&json!(ALICE), &json!(planned.tenant.subject())));
     assert_eq!((&says["act"]["sub"], &says["act"]["act"]["sub"]), (&json!(planned.tenant.subject()), &json!(planned.planner())));
     assert_eq!((&says["txn"], &says["ancestors"]), (&claims(&called)["txn"], &json!([claims(&called)["jti"]])));
     assert_eq!(says["scope"], planned.capability);
-    assert_eq!(claims(&asked.poll().expect(200).text("access_token")), says, "delivered again as it was");
+    assert_eq!(claims(&asked.token()), says, "delivered again as it was");
     let record = planned.world().record_of(&reply);
     assert_eq!((&record["user"], &record["approved_by"]), (&json!(ALICE), &json!("bob")));
     assert_eq!(record["chain"], format!("{} {}", planned.planner(), planned.tenant.subject()));
@@ -151,7 +151,7 @@ fn a_chain_that_ends_takes_its_requests_and_their_tokens_along() {
     for asked in [&pending, &approved, &issued] {
         asked.reaches("Revoked");
     }
-    approved.poll().refused(400, "access_denied");
+    answered(|| approved.poll()).refused(400, "access_denied");
     let late = planned.called_while_suspended();
     late.refused(401, "invalid_client");
 }

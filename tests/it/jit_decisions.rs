@@ -207,7 +207,7 @@ fn a9_a_denial_replaces_an_approval_that_is_not_recorded_and_is_final() {
             (&only["verdict"], &only["by"]["username"], &only["comment"]),
             (&json!("Denied"), &json!("bob"), &json!("not with me"))
         );
-        assert_eq!(office.poll("request").expect(400).text("error"), "access_denied");
+        assert_eq!(office.answered("request").expect(400).text("error"), "access_denied");
     });
 }
 
@@ -244,8 +244,8 @@ fn an_approval_can_be_taken_back_until_the_token_is_issued() {
         forbidden(office.decide(&office.person("carol"), "denied", "Denied"), "may not decide");
         office.decide(&bob, "denied", "Denied").expect("it is not too late");
         office.settled("denied", "Denied");
-        assert_eq!(office.poll("denied").expect(400).text("error"), "access_denied");
-        let token = office.poll("issued").expect(200).text("access_token");
+        assert_eq!(office.answered("denied").expect(400).text("error"), "access_denied");
+        let token = office.answered("issued").expect(200).text("access_token");
         let ended = |name: &str| {
             for who in [&alice, &bob] {
                 forbidden(office.decide(who, name, "Denied"), TOO_LATE);
@@ -318,7 +318,7 @@ fn not_even_the_administrator_turns_a_request_back() {
         office.settled("issued", "Approved");
         refused("issued", [always(), phases(&["Completed"])].concat());
         invalid(office.patch_status(&admin, "issued", &json!({"phase": "Issued"})), "an issued request names its token");
-        office.poll("issued").expect(200);
+        office.answered("issued").expect(200);
         let fixed = ["jti", "issuedAt", "tokenExpiresAt", "keyId", "agentEpoch", "redeemBy"];
         let removed = fixed.map(|field| (json!({field: null}), FOR_GOOD)).to_vec();
         let changed = [

@@ -1,5 +1,6 @@
 //! An agent that asks before it acts, and the people who decide, on a cluster with MutatingAdmissionPolicy and on one without.
 
+use crate::payments::answered;
 use crate::support::kubectl::Kubectl;
 use crate::world::{CLIENT_ASSERTION, DOCS, PATIENCE, Reply, Stamp, Tenant, World, stamped, user, wait_until};
 use serde_json::{Value, json};
@@ -49,6 +50,10 @@ impl<'a> Office<'a> {
         world.apply(&stamped(rule, "admin")).expect("the Capability is accepted");
         let entry = json!({"name": capability, "approval": "Required"});
         let tenant = world.tenant_in(namespace, &json!({"capabilities": [entry]}));
+        world
+            .kubectl()
+            .wait_for("", &format!("capability/{capability}"), "condition=Ready", PATIENCE)
+            .expect("the Capability is Ready");
         let namespace = &tenant.namespace;
         let rules = json!([{"apiGroups": ["countersign.dev"], "resources": ["jitrequests"], "verbs": ["create", "get", "list", "delete"]}]);
         world.bind(namespace, "file", &rules, &[service_account(namespace, "bot")]);
@@ -186,6 +191,11 @@ impl<'a> Office<'a> {
         ];
         let request = self.world().http.post(format!("{}/oauth2/token", self.world().operator.url()));
         request.header("prefer", "wait=0").form(&form).send().expect("an answer").into()
+    }
+
+    /// The agent comes for the token of a request on which somebody has decided.
+    pub fn answered(&self, name: &str) -> Reply {
+        answered(|| self.poll(name))
     }
 
     /// Where the request is, for raw calls.

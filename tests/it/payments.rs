@@ -183,15 +183,7 @@ impl<'a> Asked<'a> {
     /// The reply with that token.
     #[track_caller]
     pub fn redeemed(&self) -> Reply {
-        let mut reply = self.poll();
-        for pause in [6, 12] {
-            if !matches!(reply.body["error"].as_str(), Some("slow_down" | "authorization_pending")) {
-                break;
-            }
-            std::thread::sleep(Duration::from_secs(pause));
-            reply = self.poll();
-        }
-        reply.expect(200)
+        answered(|| self.poll()).expect(200)
     }
 
     /// The agent reports that it is done.
@@ -220,6 +212,19 @@ impl<'a> Asked<'a> {
         let lines = self.world().operator.audit_lines().expect("the audit log");
         lines.into_iter().filter(|record| record["jit_request_uid"] == self.id.as_str()).collect()
     }
+}
+
+/// Polls until the operator has seen what was decided, never faster than it may be asked.
+pub fn answered(poll: impl Fn() -> Reply) -> Reply {
+    let mut reply = poll();
+    for pause in [6, 12] {
+        if !matches!(reply.body["error"].as_str(), Some("slow_down" | "authorization_pending")) {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(pause));
+        reply = poll();
+    }
+    reply
 }
 
 /// kubectl as the agent's ServiceAccount, which may make requests.

@@ -56,7 +56,7 @@ fn a_person_approves_and_denies_and_is_told_what_came_of_it() {
         assert_eq!((&stored["phase"], stored["approvals"].as_array().map(Vec::len)), (&json!("Approved"), Some(1)));
         let approval = &stored["approvals"][0];
         assert_eq!((&approval["by"]["username"], &approval["comment"]), (&json!("bob"), &json!("Goods received.")));
-        assert_eq!(office.poll("yes").status, 200, "and the agent has its token");
+        assert_eq!(office.answered("yes").status, 200, "and the agent has its token");
 
         office.ask("no");
         let said = plugin(&bob, &["deny", "no", "-n", namespace, "-y", "--reason=Never ordered."]).expect(0);
@@ -106,7 +106,7 @@ fn a_denial_takes_back_an_approval_that_was_not_used() {
         plugin(&bob, &["deny", "one", "-n", namespace, "--yes"]).expect(0);
         let approvals = status(office, "one")["approvals"].clone();
         assert_eq!((&approvals[1]["by"]["username"], approvals[1].get("comment")), (&json!("bob"), None), "{approvals}");
-        office.poll("one").refused(400, "access_denied");
+        office.answered("one").refused(400, "access_denied");
     });
 }
 
@@ -309,8 +309,10 @@ fn agents_are_suspended_and_resumed_by_whoever_may_and_the_stamp_says_who() {
         let server = world.resource_server(DOCS);
         wait_until("its token is dead", PATIENCE, || !world.introspect(&server, &token).is_active());
         assert!(plugin(&bob, &["suspend", &name]).expect(0).contains("is suspended already"));
-        let row = plugin(&bob, &["agents", "-n", &tenant.namespace]).expect(0);
-        assert!(row.contains("no (Suspended)"), "{row}");
+        // The condition is written after the token is dead.
+        wait_until("it is listed as suspended", PATIENCE, || {
+            plugin(&bob, &["agents", "-n", &tenant.namespace]).expect(0).contains("no (Suspended)")
+        });
 
         assert!(plugin(&bob, &["resume", &name]).expect(0).contains("goes on"));
         wait_until("it gets tokens", PATIENCE, || world.exchange(&tenant.token).status == 200);
