@@ -259,8 +259,10 @@ fn a_request_for_approval_is_told_with_who_approved_it() {
     let name = request["metadata"]["name"].as_str().expect("a name").to_owned();
     let uid = request["metadata"]["uid"].as_str().expect("a UID").to_owned();
     let digest = request["status"]["digest"].as_str().expect("a digest");
-    let sentence = auditor.audit(&["trace", jti]).expect(0);
-    assert!(sentence.contains(&format!("; it was approved by bob (digest {digest}).")), "{sentence}");
+    // The approval is recorded after the status is written.
+    wait_until("the approval is told", PATIENCE, || {
+        auditor.audit(&["trace", jti]).expect(0).contains(&format!("; it was approved by bob (digest {digest})."))
+    });
     for subject in [uid.as_str(), &format!("{}/{name}", tenant.namespace)] {
         let text = auditor.audit(&["trace", subject]).expect(0);
         assert!(text.starts_with(&format!("Request {}/{name}: ", tenant.namespace)), "{text}");

@@ -174,13 +174,13 @@ fn suspending_and_deleting_need_no_grant_but_resuming_does() {
             bureau.person("writer").run(arguments).expect("anyone who may delete it may");
         }
         forbidden(bureau.create("writer"), REFUSED);
-        let records = bureau.world.operator.audit_lines().expect("the audit log");
-        let of =
-            |event: &str| records.iter().filter(|r| r["trusted_issuer"] == bureau.prefix.as_str() && r["event"] == event).count();
         wait_until("its life is recorded", PATIENCE, || {
             let records = bureau.world.operator.audit_lines().expect("the audit log");
             records.iter().any(|r| r["trusted_issuer"] == bureau.prefix.as_str() && r["event"] == "trusted_issuer.deleted")
         });
+        let records = bureau.world.operator.audit_lines().expect("the audit log");
+        let of =
+            |event: &str| records.iter().filter(|r| r["trusted_issuer"] == bureau.prefix.as_str() && r["event"] == event).count();
         assert!(of("trusted_issuer.changed") >= 1 && of("trusted_issuer.suspended") >= 1, "made, stopped and resumed");
         let suspended =
             records.iter().find(|r| r["trusted_issuer"] == bureau.prefix.as_str() && r["event"] == "trusted_issuer.suspended");

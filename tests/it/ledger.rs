@@ -129,7 +129,7 @@ fn l16_what_cannot_be_published_stops_nothing_and_is_published_later() {
     assert_eq!(published(&world).1, heads);
     set(&json!(rules));
     covered(&world);
-    assert!(log().contains("are published again"));
+    wait_until("it says so", PATIENCE, || log().contains("are published again"));
     stop(&world);
     let (keys, heads) = published(&world);
     read(&world).check(&keys, &heads);

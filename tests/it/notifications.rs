@@ -91,6 +91,7 @@ fn what_happens_to_a_request_reaches_whom_it_is_for_and_the_request_says_so() {
     first.token();
 
     let second = asked(&tenant, &name);
+    told(&receiver, "all", &second, "requested");
     second.decide("bob", "Denied").expect("denied");
     let event = told(&receiver, "denials", &second, "denied");
     assert_eq!(event["data"]["message"], "the request was denied by bob");

@@ -28,6 +28,8 @@ fn who_really_did_this_is_answered_by_the_running_operator() {
     let asked = asked(&tenant, &capability);
     asked.approve("bob");
     let jti = claims(&asked.token())["jti"].as_str().expect("a jti").to_owned();
+    // That comes after the status.
+    wait_until("the approval is recorded", PATIENCE, || asked.records().iter().any(|record| record["reason"] == "approved"));
     // With the token of the kubeconfig, the authority from the cluster.
     let kubeconfig = world.cluster.kubeconfig_with_token("plugin-auditor", &auditor.token).expect("a kubeconfig");
     let reader = Kubectl::new(&kubeconfig, world.cluster.directory().path());

@@ -297,6 +297,7 @@ fn a_person_approves_what_an_agent_asks_through_its_sidecar() {
         sidecar.ask(&path).refused(400, "authorization_pending");
     }
     assert!(!asked.records().iter().any(|record| record["reason"] == "slow_down"), "{:?}", asked.records());
+    asked.reaches("Pending");
     // Somebody waits, and a person decides meanwhile.
     let token = std::thread::scope(|threads| {
         let waiting = threads.spawn(|| sidecar.ask(&format!("{path}?wait=30")).expect(200));
