@@ -63,9 +63,10 @@ fn keys_rotate_under_load_and_nobody_notices() {
     // A thousandth of what is usual: a key is published for 5 s, and the published keys may be kept for 2.
     let flags = ["--signing-key-rotation=12s", "--signing-key-publish-ahead=5s"];
     let world = World::start_shareable_on(&ClusterOptions::default(), &flags);
+    let tenant = tenant(&world, "load");
+    // Started after it, so that it knows it.
     let second = replica(&world, "second", &flags.map(str::to_owned));
     let operators = [&world.operator, &second];
-    let tenant = tenant(&world, "load");
     let targets = [DOCS, KUBERNETES].map(|audience| (audience, world.resource_server(audience)));
     let kept = max_age(&world);
     assert_eq!(kept, Duration::from_secs(2));

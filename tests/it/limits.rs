@@ -49,8 +49,9 @@ fn recorded(operator: &Operator, reason: &str) -> u64 {
 #[test]
 fn an_agent_that_asks_too_much_is_turned_away_and_the_others_are_not() {
     let (world, _) = watched();
-    let operator = replica(world, "sparing", &["--agent-requests-per-second=5".to_owned()]);
     let (busy, quiet) = (world.tenant("busy"), world.tenant("quiet"));
+    // Started after them, so that it knows them.
+    let operator = replica(world, "sparing", &["--agent-requests-per-second=5".to_owned()]);
     let client = http(&operator, "127.0.0.1");
     let runtime = runtime();
     let answers =
@@ -78,8 +79,8 @@ fn h9_a_flood_of_bad_assertions_is_turned_away_before_it_is_read_and_others_are_
     let (world, _) = watched();
     // Those that are recorded one by one are as few as by default: thousands of writes would be what delays the others.
     let args = ["--source-refusals-per-second=20", "--audit-refusals-per-second=100"].map(str::to_owned);
-    let operator = replica(world, "flooded", &args);
     let tenant = world.tenant("beside-a-flood");
+    let operator = replica(world, "flooded", &args);
     // A signature that has to be verified to be found wrong.
     let mut forged = tenant.token.clone();
     let last = if forged.ends_with('A') { "B" } else { "A" };

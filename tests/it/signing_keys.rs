@@ -139,9 +139,10 @@ fn keys_and_metadata_name_both_algorithms_and_nothing_private() {
 #[test]
 fn an_emergency_rotation_kills_whatever_the_old_keys_signed_and_the_new_ones_sign_at_once() {
     let world = World::start_shareable();
+    let tenant = tenant(&world, "emergency");
+    // Started after it, so that it knows it.
     let second = replica(&world, "second", &[]);
     let operators = [&world.operator, &second];
-    let tenant = tenant(&world, "emergency");
     let servers = [(DOCS, "EdDSA", world.resource_server(DOCS)), (KUBERNETES, "ES256", world.resource_server(KUBERNETES))];
     let old = kids(&world, &world.operator);
     assert_eq!(old, kids(&world, &second));
@@ -315,13 +316,13 @@ fn what_cannot_be_read_is_never_overwritten_and_what_is_gone_signs_nothing() {
 #[test]
 fn an_approved_token_that_is_delivered_again_is_signed_by_the_key_that_was_fixed() {
     let world = World::start_shareable();
-    let second = replica(&world, "second", &[]);
     let capability = world.capability(&json!({}));
     let entry = json!({"name": capability, "approval": "Required", "resources": ["invoice:2026/*"]});
     let audiences = json!([{"name": KUBERNETES, "signingAlgorithm": "ES256"}]);
     let tenant = world.tenant_with("fixed", &json!({"capabilities": [entry], "tokens": {"audiences": audiences}}));
     world.approver("bob", &tenant.namespace, &capability);
     let (server, witness) = (world.resource_server(KUBERNETES), self::tenant(&world, "witness"));
+    let second = replica(&world, "second", &[]);
     for attempt in 1.. {
         let asked = asked(&tenant, &capability);
         asked.approve("bob");

@@ -69,17 +69,12 @@ fn a_replica_that_lacks_a_key_looks_for_it_at_once_and_no_oftener_than_once_in_a
     let options = ClusterOptions { api_server_flags: flags.into(), ..ClusterOptions::default() };
     let world = World::start_shareable_on(&options, &[]);
     workload::create_service_account(&world.kubectl(), NAMESPACE, ACCOUNT).expect("a ServiceAccount");
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": ACCOUNT},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "countersign"},
-        "subjects": [{"kind": "ServiceAccount", "namespace": NAMESPACE, "name": ACCOUNT}],
-    });
-    world.apply(&binding).expect("bound");
+    let subject = json!({"kind": "ServiceAccount", "namespace": NAMESPACE, "name": ACCOUNT});
+    world.bind_cluster_role_everywhere(ACCOUNT, "countersign", &[subject]);
     may(&world, &["get", "list", "watch", "update"]);
-    let (patient, usual) = (replica(&world, "patient", 60), replica(&world, "usual", 5));
     let (tenant, server) = (tenant(&world, "lacking"), world.resource_server(DOCS));
+    // Started after it, so that they know it.
+    let (patient, usual) = (replica(&world, "patient", 60), replica(&world, "usual", 5));
     let old = issued(&tenant, &world.operator, DOCS).expect(200).text("access_token");
     for operator in [&patient, &usual] {
         assert!(is_active(&world, operator, &server, &old));
