@@ -5,7 +5,7 @@ use crate::chart::rendered_with;
 use crate::support::cluster::{Cluster, ClusterOptions};
 use crate::support::error::Result;
 use crate::support::install::{NAMESPACE, RELEASE, chart, helm_on, install_chart};
-use crate::world::{agent, stamped};
+use crate::world::{PATIENCE, agent, stamped, wait_until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -110,7 +110,12 @@ fn k11_k12_a_cluster_holds_one_installation_and_the_next_takes_over_what_it_kept
 
     // Uninstalled it leaves the definitions, what guards them, its keys and the evidence of its ledger.
     helm(&cluster, 4, &["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"]).expect("it is uninstalled");
-    let kept = left(&cluster, RELEASE);
+    // Pods go after what they belong to, whatever Helm waits for.
+    let mut kept = BTreeSet::new();
+    wait_until("the pods are gone", PATIENCE, || {
+        kept = left(&cluster, RELEASE);
+        !kept.iter().any(|object| object.starts_with("Pod/"))
+    });
     let kinds: BTreeSet<&str> = kept.iter().filter_map(|object| object.split('/').next()).collect();
     let expected = [
         "ConfigMap",

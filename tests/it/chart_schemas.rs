@@ -4,7 +4,7 @@ use crate::chart::{documents, of_kind, rendered_with};
 use crate::support::install::{chart, render_chart_from};
 use crate::support::kubectl::Kubectl;
 use crate::support::{repository, workload};
-use crate::world::World;
+use crate::world::{PATIENCE, World, wait_until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -128,8 +128,14 @@ fn references(node: &Value, found: &mut BTreeSet<String>) {
 
 /// Writes a schema for each kind that the API server or `tests/schemas` knows: `<group>_<version>_<kind>.json`.
 fn write_schemas(kubectl: &Kubectl, directory: &Path) {
-    let text = kubectl.run(&["get", "--raw", "/openapi/v2"]).expect("the API server describes itself");
-    let document: Value = serde_json::from_str(&text).expect("JSON");
+    let mut document = Value::Null;
+    // Kinds of a chart that was installed a moment ago are described later.
+    wait_until("the API server describes every kind", PATIENCE, || {
+        let text = kubectl.run(&["get", "--raw", "/openapi/v2"]).expect("the API server describes itself");
+        document = serde_json::from_str(&text).expect("JSON");
+        let described = |kind: &str| document["definitions"].get(format!("dev.countersign.v1alpha1.{kind}")).is_some();
+        ["Agent", "Capability", "JitRequest", "TrustedIssuer"].iter().all(|kind| described(kind))
+    });
     let mut definitions = document["definitions"].clone();
     strict(&mut definitions);
     definitions["io.k8s.apimachinery.pkg.api.resource.Quantity"] = json!({"type": ["string", "number"]});
@@ -278,6 +284,10 @@ fn k8_the_pods_of_the_chart_are_admitted_where_the_standard_restricted_is_enforc
     }
     pods.extend(of_kind(&all, "Pod").into_iter().cloned());
     assert_eq!(pods.len(), 8);
+    // The API server looks at the label a moment after it has stored it.
+    let mut loose = pods.first().expect("a pod").clone();
+    loose["spec"]["securityContext"]["runAsNonRoot"] = json!(false);
+    wait_until("the standard is enforced", PATIENCE, || create(&loose).is_err());
     for pod in &pods {
         create(pod).unwrap_or_else(|refused| panic!("{refused}: {pod:#}"));
         for (pointer, value) in [

@@ -3,7 +3,7 @@
 use crate::support::install::{NAMESPACE, RELEASE, render_chart};
 use crate::support::kubectl::Kubectl;
 use crate::support::workload;
-use crate::world::{World, binary, forbidden};
+use crate::world::{PATIENCE, World, binary, forbidden, wait_until};
 use serde_json::{Value, json};
 use std::process::Command;
 
@@ -262,8 +262,11 @@ fn the_injected_pod_is_restricted() {
             "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
         }],
     });
+    // The API server looks at the label a moment after it has stored it.
+    let loose = || admitted(&world.kubectl(), &namespace, &pod(&json!({}), &json!({}))).map(|stored| stored.to_string());
+    wait_until("the standard is enforced", PATIENCE, || loose().is_err());
     admitted(&world.kubectl(), &namespace, &pod(&json!({}), &restricted)).expect("the sidecar meets the standard");
-    let refused = admitted(&world.kubectl(), &namespace, &pod(&json!({}), &json!({}))).map(|stored| stored.to_string());
+    let refused = loose();
     let message = refused.expect_err("the standard is enforced");
     assert!(message.contains("\"agent\"") && !message.contains(SIDECAR), "{message}");
 }

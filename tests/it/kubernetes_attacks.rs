@@ -9,6 +9,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long the control plane may take to clear up: it looks for kinds that are new to it every 30 s.
+const CLEARED: Duration = Duration::from_secs(120);
 
 /// A ConfigMap, and what makes an object go with it.
 fn owner(kubectl: &Kubectl, namespace: &str) -> String {
@@ -36,7 +40,7 @@ fn k4_what_goes_with_an_owner_of_its_own_is_recorded_ends_and_comes_back_with_no
     }
     kubectl.run(&["delete", "configmap", "owner", "-n", &namespace]).expect("deleted");
     for object in ["agent/bot".to_owned(), format!("jitrequest/{}", request.name)] {
-        wait_until("it goes with its owner", PATIENCE, || kubectl.run(&["get", &object, "-n", &namespace]).is_err());
+        wait_until("it goes with its owner", CLEARED, || kubectl.run(&["get", &object, "-n", &namespace]).is_err());
     }
     wait_until("its token is dead", PATIENCE, || !world.introspect(&server, &token).is_active());
     let uid = request.id.as_str();
@@ -77,7 +81,7 @@ fn k5_a_namespace_goes_though_nobody_runs_and_what_a_finalizer_holds_gets_nothin
     world.operator.process().begin_stop();
     world.operator.process().wait(PATIENCE).expect("it ends");
     kubectl.run(&["delete", "namespace", &tenant.namespace, "--wait=false"]).expect("deleted");
-    wait_until("the namespace is gone", PATIENCE, || kubectl.run(&["get", "namespace", &tenant.namespace]).is_err());
+    wait_until("the namespace is gone", CLEARED, || kubectl.run(&["get", "namespace", &tenant.namespace]).is_err());
 }
 
 #[test]
