@@ -123,7 +123,7 @@ fn a_key_ends_at_its_not_after_and_no_token_outlives_it() {
         let before = now();
         let reply = agent.obtain();
         if reply.status != 200 {
-            break before;
+            break now();
         }
         assert!(before < end, "at {before} a key that ended at {end} was accepted");
         let says = claims(&reply.text("access_token"));
@@ -133,7 +133,7 @@ fn a_key_ends_at_its_not_after_and_no_token_outlives_it() {
         std::thread::sleep(Duration::from_millis(50));
     };
     assert!(tokens > 0, "the key never counted");
-    assert!((end - 1..=end).contains(&refused_at), "it ended at {refused_at}, not at {end}");
+    assert!(refused_at >= end - 1, "it ended at {refused_at}, not at {end}");
     agent.refuses("credential_malformed_or_forged", || agent.assertion());
     agent.refuses("credential_key_unknown", || agent.assertion_under(&json!({"alg": "EdDSA", "kid": "ending"})));
     // Nobody wrote anything: the operator notices by itself. The Agent has another key, so it stays Ready.
@@ -328,13 +328,13 @@ fn a_poll_that_was_held_is_worth_nothing_when_its_key_is_gone_by_then() {
     assert_eq!(record(agent.operator, &reply)["reason"], "credential_key_unknown");
 
     // The end of a key comes while its poll is held.
-    let end = now() + 4;
+    let end = now() + 12;
     agent.patch(&keys(&[json!({"publicKey": other.key.pem(), "notAfter": rfc3339(end)})]));
     wait_until("its key has an end", PROMPTLY, || {
         claims(&other.obtain().expect(200).text("access_token"))["exp"].as_u64() == Some(end)
     });
     let reply = polled_over(&other, &capability, "alice", || {
-        wait_until("the key has ended", PROMPTLY, || now() > end);
+        wait_until("the key has ended", PATIENCE, || now() > end);
     });
     let answer = (reply.status, reply.body["error"].as_str());
     assert_eq!(answer, (401, Some("invalid_client")), "{:?}", reply.body);

@@ -54,7 +54,10 @@ fn a_lost_certificate_is_made_anew_and_served_without_a_restart() {
     let kids: Value =
         world.http.get(format!("{}/oauth2/jwks", world.operator.url())).send().expect("an answer").json().expect("JSON");
     patch_secret(&world, "json", r#"[{"op":"remove","path":"/data/tls.crt"}]"#);
-    wait_until("another certificate is served", Duration::from_secs(30), || served(&world.operator) != before);
+    wait_until("another certificate is served", Duration::from_secs(30), || {
+        let now = served(&world.operator);
+        now.contains("127.0.0.1") && now != before
+    });
     // Signed by the same CA: the client that trusted the first trusts the second.
     let answer = client(&world.operator).get(format!("{}/healthz", world.operator.url())).send().expect("trusted");
     assert_eq!(answer.status(), 200);
@@ -111,6 +114,8 @@ fn given_files_are_served_and_picked_up_when_they_are_replaced() {
         served(&operator).contains(&format!("serial={:04X}", 2002))
     });
     std::fs::write(directory.path().join("tls.crt"), "garbage").expect("written");
-    std::thread::sleep(Duration::from_secs(6));
+    wait_until("it is seen that it cannot be used", Duration::from_secs(30), || {
+        operator.process().log().contains("the new serving certificate cannot be used")
+    });
     assert!(served(&operator).contains(&format!("serial={:04X}", 2002)), "what cannot be used replaces nothing");
 }

@@ -5,7 +5,7 @@ use crate::portal_browser::{Browser, Page};
 use crate::support::cluster::ClusterOptions;
 use crate::support::issuer::behaviour::Behaviour;
 use crate::support::issuer::{Document, Issuer, RSA};
-use crate::world::World;
+use crate::world::{PATIENCE, World, wait_until};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Url;
@@ -174,10 +174,11 @@ fn a_person_signs_in_at_the_provider_and_is_who_the_api_server_says() {
     begun.browser.get(&format!("/portal?namespace={namespace}")).expect(200);
     // The session ends with the token.
     let mut hasty = begin(organisation, "/portal");
-    gives(organisation, &hasty.claims(organisation, &json!({"exp": crate::federation::now() + 3})));
+    gives(organisation, &hasty.claims(organisation, &json!({"exp": crate::federation::now() + 10})));
     let state = hasty.state();
     assert_eq!(hasty.back(&[("code", "c"), ("state", &state)]).leads_to(), "/portal");
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    hasty.browser.get("/portal").expect(403);
+    wait_until("the session has ended", PATIENCE, || hasty.browser.get("/portal").status == 303);
     assert!(hasty.browser.get("/portal").leads_to().starts_with("/portal/sign-in"));
 }
 
