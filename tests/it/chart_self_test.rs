@@ -115,9 +115,9 @@ fn helm_test_passes_where_the_operator_works_and_says_what_does_not() {
         text.lines().filter(|line| line.starts_with("FAILED ")).map(str::to_owned).collect::<Vec<_>>()
     };
     // The options of before are repeated: of one given twice the last counts.
-    let lines = failed(hook.run(&["--timeout=1s", "--capability=document.read"]));
+    let lines = failed(hook.run(&["--timeout=5s", "--capability=document.read"]));
     assert!(lines.len() == 1 && lines[0].starts_with("FAILED a token is issued: 400"), "{lines:?}");
-    let lines = failed(hook.run(&["--timeout=1s", "--metrics=http://127.0.0.1:1/metrics"]));
+    let lines = failed(hook.run(&["--timeout=5s", "--metrics=http://127.0.0.1:1/metrics"]));
     assert!(lines.len() == 1 && lines[0].starts_with("FAILED the metrics are in order: "), "{lines:?}");
     let lines = failed(hook.run(&["--timeout=1s", "--issuer=https://elsewhere.example"]));
     assert_eq!(lines.len(), 4, "the certificate is for another name: {lines:?}");

@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How soon a verifier that follows the stream must know, and a busy machine.
-const PROMPTLY: Duration = Duration::from_secs(5);
+const PROMPTLY: Duration = Duration::from_secs(10);
 
 /// GET /revocations with these headers.
 fn get(world: &World, headers: &[(&str, &str)]) -> Response {

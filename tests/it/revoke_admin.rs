@@ -16,7 +16,7 @@ use std::time::Duration;
 
 const NO_VERB: &str = "may not revoke: it needs verb revoke on";
 const ONLY: &str = "people write 'revoke' only, and cannot take it back";
-const PROMPTLY: Duration = Duration::from_secs(5);
+const PROMPTLY: Duration = Duration::from_secs(10);
 
 /// The rights of whoever may write a status, and no right to revoke.
 fn status_rights() -> Value {

@@ -24,7 +24,7 @@ fn client(issuer: &Issuer, patience: Duration) -> Client {
 }
 
 fn get(issuer: &Issuer, document: Document) -> reqwest::Result<Response> {
-    client(issuer, Duration::from_secs(2)).get(issuer.url_of(document)).send()
+    client(issuer, PATIENCE).get(issuer.url_of(document)).send()
 }
 
 #[test]
@@ -87,7 +87,8 @@ fn a_server_that_keeps_a_client_waiting_does_so_until_it_hangs_up() {
     for behaviour in [Behaviour::Silent, Behaviour::Drip] {
         issuer.behave(Document::Keys, behaviour.clone());
         let start = Instant::now();
-        let result = get(&issuer, Document::Keys).and_then(Response::bytes);
+        let hasty = client(&issuer, Duration::from_secs(2));
+        let result = hasty.get(issuer.url_of(Document::Keys)).send().and_then(Response::bytes);
         assert!(result.expect_err("no answer").is_timeout(), "{behaviour:?}");
         assert!(start.elapsed() >= Duration::from_secs(2), "{behaviour:?}");
         wait_until("it hung up", PATIENCE, || issuer.requests(Document::Keys).iter().all(|request| request.ended.is_some()));

@@ -229,7 +229,7 @@ def test_the_guard_runs_an_approved_call_once(namespace: Namespace, approver: Ap
 
 def test_nothing_runs_while_the_way_to_the_operator_is_cut(namespace: Namespace, proxy: Proxy) -> None:
     read = namespace.capability("read")
-    client = namespace.agent(read).client(url=proxy.url, timeout=1.0, max_retries=0)
+    client = namespace.agent(read).client(url=proxy.url, timeout=3.0, max_retries=0)
     guard = Guard(client, {"read": read})
     guard.check("read", {}, call_id="1")
     for fault in (proxy.cut, proxy.hang):
@@ -238,7 +238,7 @@ def test_nothing_runs_while_the_way_to_the_operator_is_cut(namespace: Namespace,
         with pytest.raises(Denied) as denied:
             guard.check("read", {}, call_id="1")
         assert denied.value.code == "authority_unavailable"
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 10
     proxy.restore()
     eventually(lambda: _allowed(guard), "it is found again")
 
