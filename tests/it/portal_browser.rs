@@ -166,6 +166,20 @@ impl<'a> Browser<'a> {
         self.send(request)
     }
 
+    /// Searches the records for a page with `wanted`, page after page: the log of a world that many share is long. Returns the last.
+    pub fn search(&mut self, path: &str, wanted: &str) -> Page {
+        let mut page = self.get(path).expect(200);
+        while !page.words().contains(wanted)
+            && let Some((_, after)) = page.text.split_once("id=\"later\" href=\"")
+        {
+            let is_empty = page.text.contains("id=\"empty\"");
+            assert!(!is_empty || page.element("empty").contains("so far"), "{}", page.words());
+            let next = unescaped(after.split('"').next().expect("an address"));
+            page = self.get(&next).expect(200);
+        }
+        page
+    }
+
     /// Sends a form as a browser does that is on a page of the portal.
     pub fn post(&mut self, path: &str, form: &[(&str, &str)]) -> Page {
         let request =
