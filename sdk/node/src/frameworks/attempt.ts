@@ -40,3 +40,13 @@ export async function shown(guard: Guard, names: readonly string[]): Promise<Set
     return new Set(names.filter((name) => guard.tools.has(name)))
   }
 }
+
+/** Of tools that a model's provider runs, the names to show to it: those that may run at once. Nobody asks again, so while nobody can tell, none. */
+export async function allowed(guard: Guard, names: readonly string[]): Promise<Set<string>> {
+  try {
+    return new Set(await guard.allowed(names))
+  } catch (error) {
+    debug(`the tools of the provider that are allowed cannot be listed now: ${error instanceof CountersignError ? error.code : 'failed'}`)
+    return new Set()
+  }
+}

@@ -5,16 +5,17 @@
  */
 
 import { ToolMessage } from '@langchain/core/messages'
-import { Command, interrupt } from '@langchain/langgraph'
+import { Runnable } from '@langchain/core/runnables'
+import { Command, interrupt, isGraphInterrupt } from '@langchain/langgraph'
 import { createMiddleware } from 'langchain'
-import type { ToolCallRequest } from 'langchain'
+import type { ToolCallHandler, ToolCallRequest } from 'langchain'
 import { ApprovalRequest } from '../approval.ts'
 import { ConfigurationError } from '../errors.ts'
 import type { Guard } from '../guard/guard.ts'
 import { Denied, Pending } from '../guard/outcome.ts'
 import { Permit } from '../guard/permit.ts'
 import { isObject } from '../json.ts'
-import { attempt, shown } from './attempt.ts'
+import { allowed, attempt, shown } from './attempt.ts'
 
 /** The `type` of the value with which a graph is interrupted. */
 const APPROVAL = 'countersign_approval'
@@ -30,9 +31,10 @@ export interface CountersignMiddlewareOptions {
 /**
  * Shows the model the tools that its agent could come to use, and asks the guard before each call.
  *
- * List it last: what comes after it could still change the arguments, or call the tool twice. With the guard's mode `interrupt` a call that
- * a person must approve pauses the graph. Resuming is a wake-up and nothing else: the guard asks the authority again, and the graph pauses
- * again while nobody has decided. Where a pause could not be resumed, without a checkpointer, the model is told that a person must approve.
+ * List it last: what comes after it could still change the arguments, or the tool, or call it twice. Where other middleware for calls of
+ * tools comes after it, nothing runs. With the guard's mode `interrupt` a call that a person must approve pauses the graph. Resuming is a
+ * wake-up and nothing else: the guard asks the authority again, and the graph pauses again while nobody has decided. Without a checkpointer
+ * a pause could not be resumed, and nothing runs in that mode.
  *
  * A call that is denied, or waits, is answered with a ToolMessage of status `error`; its `artifact` has the details for the application.
  */
@@ -40,17 +42,26 @@ export function countersignMiddleware(guard: Guard, options: CountersignMiddlewa
   return createMiddleware({
     name: 'CountersignMiddleware',
     wrapModelCall: async (request, handler) => {
-      const names = await shown(guard, request.tools.map(nameOf))
-      return handler({ ...request, tools: request.tools.filter((tool) => names.has(nameOf(tool))) })
+      const elsewhere = request.tools.filter(runsElsewhere)
+      const here = request.tools.filter((tool) => !runsElsewhere(tool))
+      const [names, others] = await Promise.all([shown(guard, here.map(nameOf)), allowed(guard, elsewhere.map(nameOf))])
+      return handler({ ...request, tools: request.tools.filter((tool) => (runsElsewhere(tool) ? others : names).has(nameOf(tool))) })
     },
     wrapToolCall: async (request, handler) => {
-      let resumed: unknown
-      for (;;) {
-        const outcome = await attempt(guard, () => asked(request, resumed, options))
-        if (outcome instanceof Permit) return outcome.run(() => handler(request))
-        if (!(outcome instanceof Pending && guard.mode === 'interrupt' && canPause(request))) return refused(request, outcome)
-        resumed = interrupt(payload(request, outcome))
+      const pauses = guard.mode === 'interrupt'
+      if (pauses && configurableOf(request)[CHECKPOINTER] === undefined) {
+        const advice = 'Give createAgent a checkpointer, or the guard the mode wait.'
+        throw new ConfigurationError({ code: 'no_checkpointer', message: 'a guard with the mode interrupt needs a checkpointer', advice })
       }
+      await mustBeLast(request, handler)
+      let outcome = await attempt(guard, () => asked(request, undefined, options))
+      if (pauses && outcome instanceof Pending) {
+        const woken = wokenFor(request, outcome)
+        outcome = await attempt(guard, () => asked(request, woken, options))
+      }
+      if (!(outcome instanceof Permit)) return refused(request, outcome)
+      if (pauses && outcome.request) takeWakeUps()
+      return outcome.run(() => handler({ ...request, tool: once(request.tool) }))
     },
   })
 }
@@ -84,18 +95,78 @@ export function resumeCommand(paused: unknown): Command {
   return new Command({ resume: Object.fromEntries(waiting.map(({ interruptId }) => [interruptId, { type: APPROVAL, requests }])) })
 }
 
-async function asked(request: ToolCallRequest, resumed: unknown, options: CountersignMiddlewareOptions) {
+async function asked(request: ToolCallRequest, requestId: string | undefined, options: CountersignMiddlewareOptions) {
   const { id, name, args } = request.toolCall
+  if (request.tool !== undefined && nameOf(request.tool) !== name) {
+    throw new ConfigurationError({ code: 'tool_replaced', message: `${nameOf(request.tool)} would run where ${name} was called` })
+  }
   const thread = configurableOf(request).thread_id
   // The same call in another thread is another call.
   const runId = thread === undefined ? undefined : String(thread)
-  const requests = isObject(resumed) && isObject(resumed.requests) ? resumed.requests : {}
-  const requestId = id !== undefined && typeof requests[id] === 'string' ? requests[id] : undefined
   return { tool: name, args, call: { callId: id ?? '', runId, requestId, subjectToken: await options.subjectToken?.(request) } }
 }
 
-function canPause(request: ToolCallRequest): boolean {
-  return configurableOf(request)[CHECKPOINTER] !== undefined
+/**
+ * Pauses, and does not return while the graph is not resumed with another request than that which waits. A graph that is resumed begins the
+ * node anew, so what the guard has just said is what it says after the last wake-up.
+ */
+function wokenFor(request: ToolCallRequest, waiting: Pending): string {
+  for (;;) {
+    const resumed: unknown = interrupt(payload(request, waiting))
+    const requests = isObject(resumed) && isObject(resumed.requests) ? resumed.requests : {}
+    const woken = requests[request.toolCall.id ?? '']
+    if (typeof woken === 'string' && woken !== waiting.request.id) return woken
+  }
+}
+
+/** Takes what the graph was resumed with. It was for the pause of the guard, and answers no `interrupt` of the tool itself. */
+function takeWakeUps(): void {
+  try {
+    for (;;) interrupt(null)
+  } catch (error) {
+    if (!isGraphInterrupt(error)) throw error
+  }
+}
+
+/**
+ * LangChain does not say what comes next. So it is handed a call that nobody can read, and a tool that nobody can run: the node of the tools
+ * reaches for the tool's `invoke` before anything else, and other middleware for something else, or more than once.
+ *
+ * @throws ConfigurationError if what comes next is not the node itself.
+ */
+async function mustBeLast(request: ToolCallRequest, handler: ToolCallHandler): Promise<void> {
+  const touched: unknown[] = []
+  const untouchable = (name: string) => {
+    const touch = (_: object, key?: unknown): never => {
+      touched.push(key === 'invoke' ? `${name}.invoke` : name)
+      throw new Error('only the node of the tools may touch this call')
+    }
+    return new Proxy({}, { get: touch, set: touch, has: touch, ownKeys: touch, getOwnPropertyDescriptor: touch })
+  }
+  try {
+    await handler({ ...request, toolCall: untouchable('call'), tool: untouchable('tool') } as never)
+  } catch {
+    // Whatever it is: what was touched says who came next.
+  }
+  if (touched.join() !== 'tool.invoke') throw notLast()
+}
+
+/** The tool, to be run once: it is permitted to one call. */
+function once(tool: ToolCallRequest['tool']): ToolCallRequest['tool'] {
+  if (tool === undefined) return undefined
+  let isOpen = true
+  const { invoke } = tool as { invoke: (...call: unknown[]) => unknown }
+  const run = (...call: unknown[]): unknown => {
+    if (!isOpen) throw notLast()
+    isOpen = false
+    return invoke.apply(tool, call)
+  }
+  return Object.create(tool, { invoke: { value: run } }) as ToolCallRequest['tool']
+}
+
+function notLast(): ConfigurationError {
+  const message = 'other middleware stands between the guard and the tools'
+  return new ConfigurationError({ code: 'not_last', message, advice: 'List countersignMiddleware last.' })
 }
 
 function configurableOf({ runtime }: ToolCallRequest): Record<string, unknown> {
@@ -121,9 +192,15 @@ function read(found: unknown): PendingApproval[] {
   return [{ interruptId: found.id, tool: String(tool), callId: String(callId), request: ApprovalRequest.fromJSON(request) }]
 }
 
-/** A tool's name. One that the provider of the model runs has at least a type: it is filtered, which is all that can be done here. */
+/** Whether the provider of the model runs a tool: whatever is neither a tool of LangChain nor the schema of a function, of which the calls come here. */
+function runsElsewhere(tool: unknown): boolean {
+  if (Runnable.isRunnable(tool)) return false
+  const { type, input_schema: schema, parameters } = tool as Record<string, unknown>
+  return type !== 'function' && type !== 'custom' && !(type === undefined && (schema ?? parameters) !== undefined)
+}
+
+/** A tool's name. One that the provider of the model runs has at least a type. */
 function nameOf(tool: unknown): string {
-  if (!isObject(tool)) return ''
-  const { name, type } = tool as { name?: unknown; type?: unknown }
-  return typeof name === 'string' ? name : typeof type === 'string' ? type : ''
+  const { name, type, function: schema } = tool as Record<string, unknown>
+  return [name, isObject(schema) ? schema.name : undefined, type].find((found) => typeof found === 'string') ?? ''
 }

@@ -101,15 +101,26 @@ export class Guard {
    * @throws Unavailable, Refused
    */
   async visible(names: Iterable<string>): Promise<string[]> {
+    return this.#those(names, ({ allowed, accessRequest, reason }) => allowed || accessRequest !== undefined || DEPENDS.has(reason?.code ?? ''))
+  }
+
+  /**
+   * Those of the names that may run at once, whatever the call is: for tools that a model's provider runs, before which nobody asks.
+   *
+   * @throws Unavailable, Refused
+   */
+  async allowed(names: Iterable<string>): Promise<string[]> {
+    return this.#those(names, ({ allowed, approval }) => allowed && approval === undefined)
+  }
+
+  async #those(names: Iterable<string>, are: (decision: Decision) => boolean): Promise<string[]> {
     const mapped = [...names].flatMap((name) => {
       const tool = this.tools.get(name)
       return tool ? [{ name, tool }] : []
     })
     if (mapped.length === 0) return []
     const decisions = await this.#client.evaluateMany(mapped.map(({ tool }) => tool.outline()))
-    const isShown = (decision: Decision | undefined) =>
-      decision !== undefined && (decision.allowed || decision.accessRequest !== undefined || DEPENDS.has(decision.reason?.code ?? ''))
-    return mapped.filter((_, at) => isShown(decisions[at])).map(({ name }) => name)
+    return mapped.filter((_, at) => decisions[at] !== undefined && are(decisions[at])).map(({ name }) => name)
   }
 
   async #check(name: string, args: Args, call: CallIdentity): Promise<Permit> {
@@ -119,13 +130,13 @@ export class Guard {
     if (decision.allowed && !decision.approval) {
       return new Permit({ tool: name, operation, evaluationId, obtain: () => tokenFor(this.#client, operation, { subjectToken, signal }) })
     }
-    const token = await this.#approved(name, operation, decision, call)
+    const { request, token } = await this.#approved(name, operation, decision, call)
     if (!isFor(token.details, operation))
       throw new Denied({ code: 'approval_mismatch', message: 'the token is for another operation than the call', evaluationId })
-    if (tool.sendsToken) return new Permit({ tool: name, operation, evaluationId, obtain: () => Promise.resolve(token) })
+    if (tool.sendsToken) return new Permit({ tool: name, operation, evaluationId, request, obtain: () => Promise.resolve(token) })
     // Before the tool runs: whoever resumes the call too, here or elsewhere, does not get past this.
     await this.#client.complete(token, { signal })
-    return new Permit({ tool: name, operation, evaluationId, obtain: usedUp })
+    return new Permit({ tool: name, operation, evaluationId, request, obtain: usedUp })
   }
 
   async #peek(name: string, args: Args, call: CallIdentity): Promise<ApprovalRequest | undefined> {
@@ -168,13 +179,15 @@ export class Guard {
     return this.#client.requestApproval(operation, { justification: this.#justification, subjectToken, idempotencyKey, signal })
   }
 
-  async #approved(tool: string, operation: Operation, decision: Decision, call: CallIdentity): Promise<AccessToken> {
+  async #approved(tool: string, operation: Operation, decision: Decision, call: CallIdentity): Promise<{ request: ApprovalRequest; token: AccessToken }> {
     const { signal, requestId } = call
     const request = await this.#request(tool, operation, decision, call)
     if (requestId !== undefined && requestId !== request.id) {
       throw new Denied({ code: 'approval_mismatch', message: 'the request that was approved is not that of this call' })
     }
-    return this.mode === 'wait' ? this.#client.waitForApproval(request, { timeout: this.#maxWait, signal }) : this.#look(request, signal)
+    const isPatient = this.mode === 'wait'
+    const token = await (isPatient ? this.#client.waitForApproval(request, { timeout: this.#maxWait, signal }) : this.#look(request, signal))
+    return { request, token }
   }
 
   /** Looks at a request once, and not too soon after the last time: that nobody has decided is said by the service, not by the pace. */

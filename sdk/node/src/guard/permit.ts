@@ -1,6 +1,7 @@
 // The leave to run one call.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
+import type { ApprovalRequest } from '../approval.ts'
 import { ConfigurationError } from '../errors.ts'
 import type { Operation } from '../operation.ts'
 import type { AccessToken } from '../token.ts'
@@ -13,14 +14,23 @@ export class Permit {
   readonly operation: Operation
   /** The id of the decision's record. */
   readonly evaluationId: string | undefined
+  /** The request that a person approved, if one had to. */
+  readonly request: ApprovalRequest | undefined
   readonly #obtain: () => Promise<AccessToken>
   #token: Promise<AccessToken> | undefined
 
   /** For the guard. */
-  constructor(fields: { tool: string; operation: Operation; evaluationId?: string | undefined; obtain: () => Promise<AccessToken> }) {
+  constructor(fields: {
+    tool: string
+    operation: Operation
+    evaluationId?: string | undefined
+    request?: ApprovalRequest | undefined
+    obtain: () => Promise<AccessToken>
+  }) {
     this.tool = fields.tool
     this.operation = fields.operation
     this.evaluationId = fields.evaluationId
+    this.request = fields.request
     this.#obtain = fields.obtain
   }
 

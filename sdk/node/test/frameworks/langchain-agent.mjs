@@ -28,7 +28,7 @@ export class Script extends BaseChatModel {
   }
 
   bindTools(tools) {
-    this.shown.push(tools.map(({ name }) => name).sort())
+    this.shown.push(tools.map(({ name, function: schema }) => name ?? schema.name).sort())
     return this
   }
 
@@ -76,8 +76,8 @@ export function toolsOf(journal) {
   ]
 }
 
-export function agentWith({ guard, journal, model = new Script(), checkpointer, middleware = [countersignMiddleware(guard)] }) {
-  return createAgent({ model, tools: toolsOf(journal), middleware, checkpointer })
+export function agentWith({ guard, journal, model = new Script(), checkpointer, tools = toolsOf(journal), middleware = [countersignMiddleware(guard)] }) {
+  return createAgent({ model, tools, middleware, checkpointer })
 }
 
 /** What the model was told by the tools in the end. */

@@ -1,26 +1,14 @@
-import { MemorySaver } from '@langchain/langgraph'
-import { createMiddleware, humanInTheLoopMiddleware } from 'langchain'
+import { tool } from '@langchain/core/tools'
+import { humanInTheLoopMiddleware } from 'langchain'
 import { Command } from '@langchain/langgraph'
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Tool } from '@countersign/sdk/guard'
 import { countersignMiddleware, pendingApprovals, resumeCommand } from '@countersign/sdk/langchain'
-import { DELETE, PAY, PAYMENT, READ, WIRE, benchOf } from './bench.mjs'
-import { Script, THREAD, agentWith, said } from './langchain-agent.mjs'
-
-async function worldOf(t, options = {}) {
-  const bench = await benchOf(t, options)
-  const model = new Script()
-  const agent = agentWith({ ...bench, model, checkpointer: new MemorySaver(), ...options.agent?.(bench) })
-  const invoke = (input) => agent.invoke(typeof input === 'string' ? { messages: [{ role: 'user', content: input }] } : input, THREAD)
-  return { ...bench, model, agent, invoke }
-}
-
-function pausedFor(result) {
-  const waiting = pendingApprovals(result)
-  assert.equal(waiting.length, 1)
-  return waiting[0].request.id
-}
+import { z } from 'zod'
+import { DELETE, PAY, PAYMENT, READ, WIRE } from './bench.mjs'
+import { THREAD, said } from './langchain-agent.mjs'
+import { pausedFor, worldOf } from './langchain-world.mjs'
 
 const PAID = [{ tool: 'pay_invoice', ...PAYMENT, permit: 'pay_invoice' }]
 
@@ -163,12 +151,6 @@ test('langchain_wake_up: what the graph is resumed with approves nothing, and as
   assert.deepEqual(ran(), PAID)
 })
 
-test('langchain_no_checkpointer: where a pause could not be resumed, the model is told that a person must approve', async (t) => {
-  const { invoke, ran } = await worldOf(t, { agent: () => ({ checkpointer: undefined }) })
-  assert.match(said(await invoke(PAY)), /A person must approve this first/)
-  assert.deepEqual(ran(), [])
-})
-
 test('langchain_wait: in the mode wait a call waits for a person', async (t) => {
   const { authority, invoke, ran } = await worldOf(t, { mode: 'wait' })
   const running = invoke(PAY)
@@ -200,7 +182,7 @@ test('langchain_parallel: the calls of one turn are asked about each for itself'
 })
 
 test('langchain_throwing_tool: the error of a tool is the tool’s, and is not taken for a denial', async (t) => {
-  const failing = createMiddleware({ name: 'Failing', wrapToolCall: () => { throw new Error('the tool broke') } })
-  const { invoke } = await worldOf(t, { agent: ({ guard }) => ({ middleware: [countersignMiddleware(guard), failing] }) })
+  const failing = tool(() => { throw new Error('the tool broke') }, { name: 'read_invoice', schema: z.object({ number: z.string() }) })
+  const { invoke } = await worldOf(t, { agent: () => ({ tools: [failing] }) })
   await assert.rejects(invoke(READ), /the tool broke/)
 })
