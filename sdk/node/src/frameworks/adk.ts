@@ -12,7 +12,7 @@ import type { Guard } from '../guard/guard.ts'
 import { Denied, Pending } from '../guard/outcome.ts'
 import { Permit } from '../guard/permit.ts'
 import { canonicalJson, isObject } from '../json.ts'
-import { attempt, shown } from './attempt.ts'
+import { allowed, attempt, shown } from './attempt.ts'
 
 /** The call by which ADK asks whoever runs the agent. */
 const CONFIRMATION = 'adk_request_confirmation'
@@ -35,7 +35,7 @@ export interface CountersignPluginOptions {
  * was approved, the authority is asked again. In the mode `wait` the call waits; in `reject` the model is told.
  *
  * As a plugin of the runner it stands before the tools of every agent and toolset, before the callbacks of the agents. What is not run on
- * this side, such as a model's own search, it does not see. An `AgentTool` is refused, mapped or not: ADK for TypeScript runs the agent behind
+ * this side, such as a model's own search, it takes out of the request unless that is mapped and allowed at once. An `AgentTool` is refused, mapped or not: ADK for TypeScript runs the agent behind
  * it without the plugins of the runner. Let that agent be a sub-agent.
  */
 export class CountersignPlugin extends BasePlugin {
@@ -52,14 +52,18 @@ export class CountersignPlugin extends BasePlugin {
   override async beforeModelCallback({ llmRequest }: { callbackContext: Context; llmRequest: LlmRequest }): Promise<undefined> {
     const tools = llmRequest.config?.tools ?? []
     const declared = tools.flatMap((tool) => ('functionDeclarations' in tool ? (tool.functionDeclarations ?? []) : []))
-    const names = await shown(this.#guard, declared.flatMap(({ name }) => (name === undefined || isAgentTool(llmRequest.toolsDict[name]) ? [] : name)))
-    for (const tool of tools) {
-      if (!('functionDeclarations' in tool)) continue
-      tool.functionDeclarations = (tool.functionDeclarations ?? []).filter(({ name }) => name !== undefined && names.has(name))
-      if (tool.functionDeclarations.length === 0) delete tool.functionDeclarations
-    }
+    const here = declared.flatMap(({ name }) => (name === undefined || isAgentTool(llmRequest.toolsDict[name]) ? [] : name))
+    // Whatever else a tool has is for the provider of the model to run.
+    const elsewhere = tools.flatMap(Object.keys).filter((field) => field !== 'functionDeclarations')
+    const [names, others] = await Promise.all([shown(this.#guard, here), allowed(this.#guard, elsewhere.map(nameOf))])
+    const left = tools.map((tool) => {
+      const provided = Object.entries(tool).filter(([field]) => field !== 'functionDeclarations' && others.has(nameOf(field)))
+      const functions = 'functionDeclarations' in tool ? (tool.functionDeclarations ?? []) : []
+      const functionDeclarations = functions.filter(({ name }) => name !== undefined && names.has(name))
+      return { ...Object.fromEntries(provided), ...(functionDeclarations.length > 0 && { functionDeclarations }) }
+    })
     // A tool without anything is none that a model's API accepts.
-    if (llmRequest.config) llmRequest.config.tools = tools.filter((tool) => Object.keys(tool).length > 0)
+    if (llmRequest.config) llmRequest.config.tools = left.filter((tool) => Object.keys(tool).length > 0)
   }
 
   /** `undefined` lets the tool run. What is returned otherwise is its result, which the model sees. */
@@ -155,6 +159,11 @@ export function pendingApprovals(events: Iterable<Event>): PendingApproval[] {
 export function resumeMessage(pending: Iterable<PendingApproval>): { role: 'user'; parts: { functionResponse: { id: string; name: string; response: { confirmed: true } } }[] } {
   const answer = (id: string) => ({ functionResponse: { id, name: CONFIRMATION, response: { confirmed: true as const } } })
   return { role: 'user', parts: [...pending].map(({ confirmationId }) => answer(confirmationId)) }
+}
+
+/** The name that the guard has for what a model's provider runs: `google_search` for the field `googleSearch`, as ADK names the tool. */
+function nameOf(field: string): string {
+  return field.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 }
 
 /** By the context that ADK makes for each call, and gives to the plugins and to the tool: that it may run, with these arguments. */

@@ -13,13 +13,16 @@ export const WHO = { userId: 'ana', sessionId: 's-1' }
 /** Calls the tools that the user names, and then repeats what they said. */
 export class Script extends BaseLlm {
   shown = []
+  /** What the provider of the model would run. */
+  provided = []
 
-  constructor() {
-    super({ model: 'script' })
+  constructor(model = 'script') {
+    super({ model })
   }
 
   async *generateContentAsync({ contents, config }) {
     this.shown.push((config?.tools ?? []).flatMap(({ functionDeclarations }) => functionDeclarations ?? []).map(({ name }) => name).sort())
+    this.provided.push((config?.tools ?? []).flatMap(Object.keys).filter((key) => key !== 'functionDeclarations'))
     const last = contents.at(-1)?.parts ?? []
     const answers = last.flatMap(({ functionResponse }) => functionResponse?.response ?? [])
     const calls = callsIn(last.at(-1)?.text ?? '').map((functionCall) => ({ functionCall }))

@@ -1,4 +1,4 @@
-import { AgentTool, InMemorySessionService, LlmAgent } from '@google/adk'
+import { AgentTool, GOOGLE_SEARCH, InMemorySessionService, LlmAgent } from '@google/adk'
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -215,6 +215,33 @@ test('adk_agent_as_tool: an agent that is a tool does not run, as ADK runs its t
   assert.deepEqual(ran(), [])
   assert.match(words, /This is not allowed\. Nothing was done\./)
   assert.deepEqual(model.shown[0], [])
+})
+
+const NEEDS = {
+  granted: [new Tool('invoice.read', { resource: 'invoice:INV-7' }), ['googleSearch']],
+  'needs approval': [new Tool('payments.authorize', { resource: 'invoice:INV-7' }), []],
+  'depends on the resource': [new Tool('invoice.read', { resource: 'invoice:{number}' }), []],
+  'not granted': ['mailbox.delete', []],
+}
+for (const [name, [needs, provided]] of Object.entries(NEEDS)) {
+  test(`adk_provider: a tool that the provider of the model runs is left in only if it is allowed at once: ${name}`, async (t) => {
+    const { runner, journal } = await worldOf(t, { tools: { ...TOOLS, google_search: needs } })
+    const model = new Script('gemini-2.5-flash')
+    await run(runner({ model, tools: [...toolsOf(journal), GOOGLE_SEARCH] }), 'hello')
+    assert.deepEqual(model.provided, [provided])
+    assert.deepEqual(model.shown, [['pay_invoice', 'read_invoice']])
+  })
+}
+
+test('adk_provider: no tool that the provider of the model runs is left in if it is in no map, or while the authority is away', async (t) => {
+  const unmapped = await worldOf(t)
+  const away = await worldOf(t, { tools: { ...TOOLS, google_search: NEEDS.granted[0] } })
+  await away.authority.down()
+  for (const { runner } of [unmapped, away]) {
+    const model = new Script('gemini-2.5-flash')
+    await run(runner({ model, tools: [GOOGLE_SEARCH] }), 'hello')
+    assert.deepEqual(model.provided, [[]])
+  }
 })
 
 test('adk_sub_agent: an agent that another hands over to is guarded as that', async (t) => {
