@@ -7,9 +7,10 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("google.adk", reason="needs requirements-adk.txt")
-pytest.register_assert_rewrite("adk_cells")
+pytest.register_assert_rewrite("adk_cells", "adk_past_the_guard")
 
 from adk_cells import *  # noqa: F403
+from adk_past_the_guard import *  # noqa: F403
 
 from cluster import Approver, Namespace
 from operator_authority import Operator

@@ -4,8 +4,8 @@
     app = App(name="billing", root_agent=agent, plugins=[CountersignPlugin(guard)])
 
 As a plugin of the App it stands before the tools of every agent and toolset, before the callbacks of the agents. What is not run on
-this side, such as a model's own search, it does not see, nor the code that a `code_executor` runs. An `AgentTool` that
-leaves the plugins out is refused, mapped or not.
+this side, such as a model's own search, it takes out of the request unless that is mapped and allowed at once. The code that a
+`code_executor` runs here it does not see. An `AgentTool` that leaves the plugins out is refused, mapped or not.
 """
 
 from __future__ import annotations
@@ -72,15 +72,14 @@ class CountersignPlugin(BasePlugin):
 
     async def before_model_callback(self, *, callback_context: CallbackContext, llm_request: LlmRequest) -> None:
         """Takes the tools out of the request that the agent could not use. A call of one nevertheless is denied as any other."""
-        tools = [tool for tool in llm_request.config.tools or [] if isinstance(tool, types.Tool) and tool.function_declarations]
+        # Anything else is a function that the client of the model would call without asking.
+        tools = [tool for tool in llm_request.config.tools or [] if isinstance(tool, types.Tool)]
         declared_names = [declared.name for tool in tools for declared in tool.function_declarations or () if declared.name]
-        names = [name for name in declared_names if not _is_past_the_plugins(llm_request.tools_dict.get(name))]
-        shown = await self._shown(names)
-        for tool in tools:
-            declarations = [declared for declared in tool.function_declarations or () if declared.name in shown]
-            tool.function_declarations = declarations or None
+        shown = await self._shown([name for name in declared_names if not _is_past_the_plugins(llm_request.tools_dict.get(name))])
+        allowed = await self._allowed(sorted({field for tool in tools for field in _provided(tool)}))
+        left = [_left(tool, shown, allowed) for tool in tools]
         # A tool without anything is none that a model's API accepts.
-        llm_request.config.tools = [tool for tool in llm_request.config.tools or [] if tool != types.Tool()] or None
+        llm_request.config.tools = [types.Tool(**fields) for fields in left if fields] or None
 
     async def before_tool_callback(self, *, tool: BaseTool, tool_args: dict[str, Any], tool_context: ToolContext) -> dict[str, Any] | None:
         """None lets the tool run. What is returned otherwise is its result, which the model sees."""
@@ -140,6 +139,14 @@ class CountersignPlugin(BasePlugin):
             # What is shown permits nothing: each call is asked about, and the model is told then that nobody can tell now.
             _log.warning("the tools that are of use cannot be listed now [%s]", error.code)
             return {name for name in names if name in self._guard.tools}
+
+    async def _allowed(self, names: list[str]) -> set[str]:
+        try:
+            return set(await self._guard.aallowed(names))
+        except CountersignError as error:
+            # Nobody asks again before the provider runs one.
+            _log.warning("the tools of the provider that are allowed cannot be listed now [%s]", error.code)
+            return set()
 
 
 @dataclass(frozen=True)
@@ -230,6 +237,19 @@ def _bound(tool: BaseTool) -> Callable[..., Any]:
 def _is_past_the_plugins(tool: BaseTool | None) -> bool:
     """Whether it is an agent as a tool that ADK runs without the plugins of the App."""
     return isinstance(tool, AgentTool) and not tool.include_plugins
+
+
+def _provided(tool: types.Tool) -> dict[str, Any]:
+    """What a tool of a request has for the provider of the model to run."""
+    return {field: value for field, value in tool if value is not None and field != "function_declarations"}
+
+
+def _left(tool: types.Tool, shown: set[str], allowed: set[str]) -> dict[str, Any]:
+    """What stays of a tool of a request: of the functions, and of what the provider runs. The tool itself may be others' as well."""
+    left = {field: value for field, value in _provided(tool).items() if field in allowed}
+    if functions := [declared for declared in tool.function_declarations or () if declared.name in shown]:
+        left["function_declarations"] = functions
+    return left
 
 
 def _confirmation(call: types.FunctionCall, asked: ToolConfirmation) -> types.FunctionCall:

@@ -144,6 +144,16 @@ class Guard:
         """The same for asyncio."""
         return await self._arun(self._visible(list(names)))
 
+    def allowed(self, names: Iterable[str]) -> list[str]:
+        """Those of the tools that may run at once, whatever the call is: for what a model's provider runs, before which nobody asks."""
+        if not isinstance(self.client, Client):
+            raise ConfigurationError("the guard has an AsyncClient: await aallowed()")
+        return self.client.run(self._allowed(list(names)))
+
+    async def aallowed(self, names: Iterable[str]) -> list[str]:
+        """The same for asyncio."""
+        return await self._arun(self._allowed(list(names)))
+
     async def _arun(self, flow: Flow[T]) -> T:
         if not isinstance(self.client, Client):
             return await self.client.run(flow)
@@ -154,10 +164,16 @@ class Guard:
             gone.set()
 
     def _visible(self, names: Sequence[str]) -> Flow[list[str]]:
+        return (yield from self._those(names, _could))
+
+    def _allowed(self, names: Sequence[str]) -> Flow[list[str]]:
+        return (yield from self._those(names, lambda decision: decision.allowed and decision.approval is None))
+
+    def _those(self, names: Sequence[str], are: Callable[[Decision], bool]) -> Flow[list[str]]:
         mapped = [name for name in names if name in self.tools]
         asked = [Operation(self.tools[n].capability, self.tools[n].usual_resource, None, self.tools[n].audience) for n in mapped]
         decisions = yield from self.client.core.evaluate_many(asked)
-        return [name for name, decision in zip(mapped, decisions, strict=True) if _could(decision)]
+        return [name for name, decision in zip(mapped, decisions, strict=True) if are(decision)]
 
     def _closed(self, tool: str, call_id: str, make: Callable[[], Flow[T]]) -> Flow[T]:
         """Whatever goes wrong is a no."""

@@ -12,7 +12,6 @@ authority again, and pauses again while nobody has decided. Where a pause could 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,10 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypedDict
 
 from .approvals import ApprovalRequest
-from .client import Client
 from .errors import ConfigurationError
 from .guard import Denied, Guard, Pending, Permit
-from .operation import Decision, Operation
 from .tokens import AccessToken
 
 try:
@@ -68,7 +65,7 @@ class CountersignMiddleware(AgentMiddleware[Any, Any, Any]):
         """The model is shown what the agent could come to use."""
         here, elsewhere = self._gate.mapped(request.tools)
         try:
-            seen = self._gate.guard.visible(here), self._gate.allowed(elsewhere)
+            seen = self._gate.guard.visible(here), self._gate.guard.allowed(elsewhere)
         except Exception as error:
             seen = _all_of(here, error), []
         return handler(request.override(tools=_shown(request.tools, *seen)))
@@ -79,7 +76,7 @@ class CountersignMiddleware(AgentMiddleware[Any, Any, Any]):
         """The same for asyncio."""
         here, elsewhere = self._gate.mapped(request.tools)
         try:
-            seen = await self._gate.guard.avisible(here), await self._gate.aallowed(elsewhere)
+            seen = await self._gate.guard.avisible(here), await self._gate.guard.aallowed(elsewhere)
         except Exception as error:
             seen = _all_of(here, error), []
         return await handler(request.override(tools=_shown(request.tools, *seen)))
@@ -153,22 +150,6 @@ class _Gate:
         mapped = [tool for tool in tools if _name(tool) in self.guard.tools]
         here = [_name(tool) for tool in mapped if not _runs_elsewhere(tool)]
         return here, [_name(tool) for tool in mapped if _runs_elsewhere(tool)]
-
-    def allowed(self, elsewhere: list[str]) -> list[str]:
-        """Those that may run at once, whatever the call is: where the provider runs a tool nobody asks again."""
-        if not isinstance(self.guard.client, Client):
-            raise ConfigurationError("the guard has an AsyncClient: await aallowed()")
-        return _at_once(elsewhere, self.guard.client.evaluate_many([self._usual(name) for name in elsewhere]))
-
-    async def aallowed(self, elsewhere: list[str]) -> list[str]:
-        """The same for asyncio."""
-        if isinstance(self.guard.client, Client):
-            return await asyncio.to_thread(self.allowed, elsewhere)
-        return _at_once(elsewhere, await self.guard.client.evaluate_many([self._usual(name) for name in elsewhere]))
-
-    def _usual(self, name: str) -> Operation:
-        tool = self.guard.tools[name]
-        return Operation(tool.capability, tool.usual_resource, None, tool.audience)
 
     def wrap(self, request: ToolCallRequest, handler: _Handler) -> _Answer:
         """Asks, and pauses or refuses, or lets the tool run."""
@@ -306,10 +287,6 @@ def _pending_approval(found: Interrupt) -> PendingApproval | None:
     if not isinstance(said, Mapping) or said.get("type") != APPROVAL:
         return None
     return PendingApproval(found.id, str(said["tool"]), str(said["call_id"]), ApprovalRequest.from_dict(said["request"]))
-
-
-def _at_once(names: list[str], decisions: list[Decision]) -> list[str]:
-    return [name for name, said in zip(names, decisions, strict=True) if said.allowed and said.approval is None]
 
 
 def _shown(tools: list[Any], here: list[str], elsewhere: list[str]) -> list[Any]:

@@ -39,10 +39,15 @@ class Script(BaseLlm):
     model: str = "script"
     #: The tools that it was shown, each time it was asked.
     shown: list[list[str]] = Field(default_factory=list)
+    #: What the provider of the model, or its client, would run.
+    provided: list[list[str]] = Field(default_factory=list)
 
     async def generate_content_async(self, llm_request: LlmRequest, stream: bool = False) -> AsyncGenerator[LlmResponse, None]:
-        declared = [d.name for tool in llm_request.config.tools or () for d in tool.function_declarations or ()]
-        self.shown.append(sorted(declared))
+        tools = llm_request.config.tools or []
+        given = [tool for tool in tools if isinstance(tool, types.Tool)]
+        self.shown.append(sorted(d.name for tool in given for d in tool.function_declarations or ()))
+        fields = {field for tool in given for field in tool.model_dump(exclude_none=True)} - {"function_declarations"}
+        self.provided.append(sorted(fields) + [str(tool) for tool in tools if not isinstance(tool, types.Tool)])
         last = llm_request.contents[-1].parts or []
         answers = [part.function_response.response for part in last if part.function_response is not None]
         if answers:

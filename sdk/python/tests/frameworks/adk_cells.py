@@ -19,14 +19,9 @@ import adk_agent
 import pytest
 from adk_agent import WHO, Script, runner_of, said, user
 from authorities import PAYMENT, TOOLS, Authority
-from google.adk.agents import LlmAgent
 from google.adk.events.event import Event
-from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.runners import Runner
 from google.adk.sessions import InMemorySessionService
-from google.adk.tools.agent_tool import AgentTool
-from google.adk.tools.base_toolset import BaseToolset
-from google.adk.tools.function_tool import FunctionTool
 from google.genai import types
 
 from countersign.adk import CountersignPlugin, pending_approvals, resume_message
@@ -386,48 +381,3 @@ def test_adk_calls_of_one_turn_are_asked_about_each_for_itself(bench: Bench) -> 
     bench.authority.deny(waiting[1].request.id)
     bench.run(runner, resume_message(waiting))
     assert [line["amount"] for line in bench.ran if line["tool"] == "pay_invoice"] == [500]
-
-
-def test_adk_the_plugin_stands_before_toolsets_and_the_tools_of_sub_agents(bench: Bench) -> None:
-    class Given(BaseToolset):
-        async def get_tools(self, readonly_context: Any = None) -> list[Any]:
-            return [FunctionTool(tool) for tool in adk_agent.tools_of(bench.journal)]
-
-    sub = LlmAgent(name="helper", model=bench.model, tools=[Given()])
-    tools = {**TOOLS, "transfer_to_agent": Tool("invoice.read", resource=lambda _: "invoice:INV-7", parameters=None)}
-    runner = bench.runner(bench.guard(tools=tools), sub_agents=[sub])
-    bench.run(runner, 'transfer_to_agent {"agent_name": "helper"}')
-    assert "pay_invoice" in bench.model.shown[-1]
-    assert "This is not allowed." in said(bench.run(runner, DELETE))
-    assert "This tool may not be used." in said(bench.run(runner, 'wire_money {"to": "mallory"}'))
-    assert len(pending_approvals(bench.run(runner, PAY))) == 1
-    assert bench.ran == []
-
-
-@pytest.mark.parametrize("include_plugins", [True, False])
-def test_adk_the_tools_of_an_agent_that_is_a_tool_are_asked_about_or_it_does_not_run(bench: Bench, include_plugins: bool) -> None:
-    inner = LlmAgent(name="helper", model=Script(), tools=adk_agent.tools_of(bench.journal))
-    tools = {**TOOLS, "helper": Tool("invoice.read", resource=lambda _: "invoice:INV-7", parameters=None)}
-    runner = bench.runner(bench.guard(tools=tools), tools=[AgentTool(inner, include_plugins=include_plugins)])
-    bench.run(runner, f"helper {json.dumps({'request': DELETE})}")
-    assert bench.ran == []
-    assert ("helper" in bench.model.shown[0], bool(inner.model.shown)) == (include_plugins, include_plugins)  # type: ignore[union-attr]
-
-
-def test_adk_a_tool_that_no_plugin_asked_about_does_not_run(bench: Bench) -> None:
-    """A tool that was run by permit once runs by permit only: also where somebody has forgotten the plugin."""
-    tool = FunctionTool(adk_agent.tools_of(bench.journal)[0])
-    bench.run(bench.runner(tools=[tool]), READ)
-    events = bench.run(bench.runner(tools=[tool], plugins=[]), READ)
-    assert len(bench.ran) == 1
-    assert "not the one that was approved" in said(events)
-
-
-def test_adk_a_plugin_that_answers_first_keeps_the_tool_from_running(bench: Bench) -> None:
-    class Cache(BasePlugin):
-        async def before_tool_callback(self, **_: Any) -> dict[str, Any]:
-            return {"cached": True}
-
-    events = bench.run(bench.runner(plugins=[Cache(name="cache"), CountersignPlugin(bench.guard())]), READ)
-    assert "cached" in said(events)
-    assert bench.ran == []

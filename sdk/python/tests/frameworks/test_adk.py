@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("google.adk", reason="needs requirements-adk.txt")
-pytest.register_assert_rewrite("adk_cells")
+pytest.register_assert_rewrite("adk_cells", "adk_past_the_guard")
 
 from adk_cells import *  # noqa: F403
+from adk_past_the_guard import *  # noqa: F403
 from authorities import Authority, Fake
 
 
