@@ -25,6 +25,7 @@ mod office;
 mod organisation;
 mod payments;
 mod portal_browser;
+mod rights;
 mod sidecars;
 mod tampering;
 mod world;
