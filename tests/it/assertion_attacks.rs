@@ -330,7 +330,7 @@ fn j13_only_a_compact_signed_jwt_is_looked_at() {
     for (name, make) in all {
         let begun = Instant::now();
         agent.refuses(FORGED, make);
-        assert!(begun.elapsed() < Duration::from_secs(10), "{name}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{name}: {:?}", begun.elapsed());
     }
     agent.ask(&agent.assertion_with(&json!({"x": "x".repeat(5400)}))).expect(200);
 }

@@ -357,6 +357,6 @@ fn h8_a_deep_or_crowded_token_is_refused_at_once() {
         let token = sign_text(tenant.world, &format!("{}.{}", encode(&header(&tenant.token)), B64.encode(body)));
         let start = std::time::Instant::now();
         refused_everywhere(tenant.world, &token, "credential_malformed_or_forged");
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
 }

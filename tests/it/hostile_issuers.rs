@@ -196,8 +196,8 @@ fn is_bounded(issuer: &Issuer, document: Document, request: &Seen, what: &str) {
     let seen = now();
     let lasted = seen.ended.expect("ended").duration_since(seen.at);
     eprintln!("{what}: {} bytes left the server, in {lasted:?}", seen.sent);
-    // A server that drips notices up to a second later, and a busy machine later still.
-    assert!(lasted < Duration::from_secs(15), "{what}: {lasted:?}");
+    // A server that drips notices up to a second later.
+    assert!(lasted < Duration::from_secs(6), "{what}: {lasted:?}");
     assert!(seen.sent < BUFFERED, "{what}: {} bytes", seen.sent);
 }
 
@@ -313,8 +313,8 @@ fn a_hostile_key_server_costs_one_bounded_fetch_for_each_cooldown() {
         eprintln!("{}: {tokens} tokens, {} fetches, {gaps:?} apart", federated.name, requests.len());
         assert!(tokens > 20, "a flood");
         assert!(requests.len() >= 2 && requests.len() as u64 <= SECONDS / COOLDOWN.as_secs() + 2, "{} fetches", requests.len());
-        // The times are those when the server had read the request, milliseconds after the fetch began, and more on a busy machine.
-        assert!(gaps.iter().all(|gap| *gap > COOLDOWN - Duration::from_secs(3)), "{gaps:?}");
+        // The times are those when the server had read the request, some milliseconds after the fetch began.
+        assert!(gaps.iter().all(|gap| *gap > COOLDOWN - Duration::from_secs(1)), "{gaps:?}");
         for request in &requests {
             is_bounded(&federated.issuer, Document::Keys, request, &federated.name);
         }
@@ -352,7 +352,7 @@ fn one_hostile_issuer_does_not_disturb_the_others() {
             worst = worst.max(start.elapsed());
         }
         eprintln!("beside 30 requests that wait for a server that never answers, two others took at most {worst:?}");
-        assert!(worst < Duration::from_secs(4), "{worst:?}");
+        assert!(worst < Duration::from_secs(2), "{worst:?}");
     });
 }
 

@@ -138,7 +138,7 @@ fn a_pod_that_is_deleted_takes_its_credential_with_it() {
     let issued = world.exchange(&tenant.token).expect(200).text("access_token");
     assert!(world.introspect(&server, &issued).is_active());
     world.kubectl().run(&["delete", "pod", "pod", "-n", &tenant.namespace, "--wait=false"]).expect("deleted");
-    wait_until("the token is refused", PROMPTLY, || world.exchange(&tenant.token).status != 200);
+    wait_until("the token is refused", Duration::from_secs(1), || world.exchange(&tenant.token).status != 200);
     let reply = world.introspect(&server, &issued);
     assert!(!reply.is_active(), "what it was given before ends with it");
     assert_eq!(world.record_of(&reply)["reason"], "proof_ended");
@@ -165,7 +165,7 @@ fn f6_a_pod_that_a_finalizer_keeps_is_gone_all_the_same() {
     assert!(world.introspect(&server, &issued).is_active());
     finalize(r#"["example.com/hold"]"#);
     world.kubectl().run(&["delete", "pod", "pod", "-n", &tenant.namespace, "--wait=false"]).expect("marked");
-    wait_until("the token is refused", PROMPTLY, || world.exchange(&tenant.token).status != 200);
+    wait_until("the token is refused", Duration::from_secs(1), || world.exchange(&tenant.token).status != 200);
     assert!(!world.introspect(&server, &issued).is_active(), "what it was given before is dead as well");
     let still = world.kubectl().get_json(&["get", "pod", "pod", "-n", &tenant.namespace]).expect("the pod is still there");
     assert!(still["metadata"]["deletionTimestamp"].is_string());

@@ -20,7 +20,7 @@ fn freeze(component: impl Fn(&World) -> &Guarded, names: &[&str]) {
 
     component(&world).signal("STOP").expect("frozen");
     // Ten seconds is the bound; the rest is for a busy machine to notice.
-    let stopped = wait_until("issuing stops", Duration::from_secs(15), || world.exchange(&tenant.token).status == 503);
+    let stopped = wait_until("issuing stops", Duration::from_secs(12), || world.exchange(&tenant.token).status == 503);
     let reply = world.exchange(&tenant.token).refused(503, "temporarily_unavailable");
     assert_eq!(reply.headers["retry-after"], "1");
     let record = world.record_of(&reply);
