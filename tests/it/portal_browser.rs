@@ -76,13 +76,7 @@ impl Page {
 
     /// The record of what was done.
     pub fn record(&self, world: &World) -> Value {
-        let id = self.headers["x-request-id"].to_str().expect("text");
-        let log = world.operator.audit_text().expect("the audit log");
-        let lines = log.lines().filter(|line| line.contains(id)).map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let mut found = lines.filter(|line| line["request_id"] == id);
-        let record = found.next().unwrap_or_else(|| panic!("no record of {id}"));
-        assert!(found.next().is_none(), "more than one record of {id}");
-        record
+        world.record_of_request(self.headers["x-request-id"].to_str().expect("text"))
     }
 }
 

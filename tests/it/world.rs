@@ -236,7 +236,11 @@ impl World {
 
     /// The record of the request that got `reply`; there is exactly one.
     pub fn record_of(&self, reply: &Reply) -> Value {
-        let id = reply.request_id.as_deref().expect("the reply names its request");
+        self.record_of_request(reply.request_id.as_deref().expect("the reply names its request"))
+    }
+
+    /// The record of the request with this id; there is exactly one.
+    pub fn record_of_request(&self, id: &str) -> Value {
         // Only the lines that can be it are read as JSON: the log of a world that many share is long.
         let log = self.operator.audit_text().expect("the audit log");
         let lines = log.lines().filter(|line| line.contains(id)).map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
