@@ -35,8 +35,8 @@ export interface CountersignPluginOptions {
  * was approved, the authority is asked again. In the mode `wait` the call waits; in `reject` the model is told.
  *
  * As a plugin of the runner it stands before the tools of every agent and toolset, before the callbacks of the agents. What is not run on
- * this side, such as a model's own search, it takes out of the request unless that is mapped and allowed at once. An `AgentTool` is refused, mapped or not: ADK for TypeScript runs the agent behind
- * it without the plugins of the runner. Let that agent be a sub-agent.
+ * this side, such as a model's own search, it takes out of the request unless that is mapped and allowed at once. An `AgentTool` is
+ * refused, mapped or not: ADK for TypeScript runs the agent behind it without the plugins of the runner. Let that agent be a sub-agent.
  */
 export class CountersignPlugin extends BasePlugin {
   readonly #guard: Guard
